@@ -1,0 +1,45 @@
+"""Grids of small images, as arrays and as PNG files."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+
+def tile_images(rows: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
+    """Arranges flat images in a grid, as nearly square as their number allows.
+
+    Args:
+        rows: Array `[N, height * width]` of grey levels in [0, 1].
+        image_shape: `(height, width)`.
+
+    Returns:
+        uint8 array `[grid height, grid width, 1]` with thin grey lines between images.
+    """
+    rows = np.asarray(rows)
+    columns = math.ceil(math.sqrt(len(rows)))
+    lines = math.ceil(len(rows) / columns)
+    height, width = image_shape
+    grid = np.full((lines * (height + 1) + 1, columns * (width + 1) + 1), 0.35)
+    for index, image in enumerate(rows.reshape(-1, height, width)):
+        top = index // columns * (height + 1) + 1
+        left = index % columns * (width + 1) + 1
+        grid[top : top + height, left : left + width] = image
+    return (np.clip(grid, 0.0, 1.0) * 255).round().astype(np.uint8)[..., None]
+
+
+def write_png(path: str | os.PathLike, image: np.ndarray, enlarge: int = 1) -> Path:
+    """Writes a uint8 image `[height, width, 1]`, each pixel enlarged to a square.
+
+    The file appears under its name only once it is whole.
+    """
+    path = Path(path)
+    image = image.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_bytes(tf.io.encode_png(image).numpy())
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,64 @@
+"""Checks of user input, with messages that say what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+_NOT_BINARY = (
+    "Expected binary data: every value 0 or 1. Binarise grey levels first, for instance with "
+    "rws_keras.datasets.stochastic_binarization, and remove missing values (NaN)."
+)
+
+
+def check_positive_integer(value, name: str) -> int:
+    """Returns `value` as an int, or raises a `ValueError` that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+    return int(value)
+
+
+def check_binary(x, units: int) -> tf.Tensor:
+    """Returns binary data as a float32 tensor `[N, units]`.
+
+    Outside a graph the values are checked at once; inside a graph (a `tf.data` pipeline
+    under `fit`) an assertion checks them when the graph runs.
+
+    Args:
+        x: Array or tensor `[N, units]` of zeros and ones, of any numeric dtype.
+        units: The expected width.
+
+    Returns:
+        The data as float32.
+
+    Raises:
+        ValueError: If `x` is not of rank 2, empty, of another width or not binary. In a
+            graph the last of these is a `tf.errors.InvalidArgumentError`.
+    """
+    if not tf.is_tensor(x):
+        try:
+            x = np.asarray(x)
+            x = tf.convert_to_tensor(x.astype(np.float32) if x.dtype == object else x)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{_NOT_BINARY} The data cannot be read as numbers.") from error
+    if x.shape.rank is not None and x.shape.rank != 2:
+        raise ValueError(
+            f"Expected data of shape [N, {units}], got {x.shape}. Flatten images first: "
+            "x.reshape(len(x), -1)."
+        )
+    if x.shape.rank == 2 and x.shape[1] not in (None, units):
+        raise ValueError(
+            f"Expected data of shape [N, {units}], because the machine has {units} visible "
+            f"units; got {x.shape}."
+        )
+    x = tf.cast(x, tf.float32)
+    if tf.executing_eagerly() and x.shape[0] == 0:
+        raise ValueError(f"The data is empty: shape {x.shape}. At least one row is needed.")
+    is_binary = tf.reduce_all(tf.equal(x * x, x))
+    if tf.executing_eagerly():
+        if not is_binary:
+            outside = x[~tf.equal(x * x, x)][:5].numpy()
+            raise ValueError(f"{_NOT_BINARY} Found, among others: {outside.tolist()}.")
+        return x
+    with tf.control_dependencies([tf.debugging.Assert(is_binary, [_NOT_BINARY])]):
+        return tf.ensure_shape(tf.identity(x), [None, units])

@@ -1,0 +1,77 @@
+"""Binary data sets: `load("digits")` and its like."""
+
+from __future__ import annotations
+
+import difflib
+
+from rws_keras.datasets.bars import load_bars
+from rws_keras.datasets.data import BinaryData, DatasetNotFoundError
+from rws_keras.datasets.digits import load_digits
+from rws_keras.datasets.preprocessing import minibatches, stochastic_binarization
+from rws_keras.datasets.tfds_sets import load_binarized_mnist, load_density_estimation
+
+_DENSITY_ESTIMATION = (
+    "nltcs",
+    "plants",
+    "baudio",
+    "jester",
+    "bnetflix",
+    "accidents",
+    "pumsb_star",
+    "dna",
+    "mushrooms",
+    "nips",
+)
+NAMES = ("digits", "bars", "binarized_mnist", *_DENSITY_ESTIMATION)
+
+
+def load(name: str) -> BinaryData:
+    """Loads a data set by name.
+
+    Args:
+        name: `"digits"` (scikit-learn's 8x8 digits, no network needed), `"bars"`
+            (synthetic), `"binarized_mnist"` (through TFDS) or the name of a
+            density-estimation set: `"nltcs"`, `"plants"`, `"baudio"`, `"jester"`,
+            `"bnetflix"`, `"accidents"`, `"pumsb_star"`, `"dna"`, `"mushrooms"`, `"nips"`.
+
+    Returns:
+        A `BinaryData` with the uint8 arrays `train`, `validation` and `test`.
+
+    Raises:
+        ValueError: If there is no such data set.
+        DatasetNotFoundError: If the data set is not on this machine and cannot be
+            downloaded; the message names the environment variable and the command that
+            would fix it. (It is a `ValueError`.)
+
+    Example:
+
+    ```python
+    data = rws_keras.datasets.load("digits")
+    machine.fit(data.train, batch_size=100, validation_data=data.validation)
+    ```
+    """
+    if name == "digits":
+        return load_digits()
+    if name == "bars":
+        return load_bars()
+    if name == "binarized_mnist":
+        return load_binarized_mnist()
+    if name in _DENSITY_ESTIMATION:
+        return load_density_estimation(name)
+    near = difflib.get_close_matches(str(name).lower(), NAMES, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise ValueError(f"Unknown data set {name!r}; expected one of {', '.join(NAMES)}.{hint}")
+
+
+__all__ = [
+    "NAMES",
+    "BinaryData",
+    "DatasetNotFoundError",
+    "load",
+    "load_bars",
+    "load_binarized_mnist",
+    "load_density_estimation",
+    "load_digits",
+    "minibatches",
+    "stochastic_binarization",
+]

@@ -1,0 +1,32 @@
+"""What a data set is here: three binary arrays and what is known of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class BinaryData(NamedTuple):
+    """A binary data set.
+
+    Attributes:
+        name: Name of the data set.
+        train: uint8 array `[N, D]` of zeros and ones.
+        validation: Likewise.
+        test: Likewise.
+        image_shape: `(height, width)` if the rows are images, else `None`.
+        entropy: Exact entropy of the distribution in nats where it is known, else `None`:
+            the least mean negative log-likelihood that any model can reach.
+    """
+
+    name: str
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    image_shape: tuple[int, int] | None = None
+    entropy: float | None = None
+
+
+class DatasetNotFoundError(ValueError):
+    """A data set that is not on this machine and could not be downloaded."""

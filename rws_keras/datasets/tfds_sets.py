@@ -1,0 +1,122 @@
+"""Data sets that TensorFlow Datasets prepares: binarized MNIST and the density sets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from urllib.parse import urlparse
+
+import numpy as np
+
+from rws_keras.datasets.data import BinaryData, DatasetNotFoundError
+
+# Where prepared data sets of our own builder go, and where its source files lie.
+DATA_DIR_VARIABLE = "RWS_KERAS_DATA_DIR"
+MANUAL_DIR_VARIABLE = "RWS_KERAS_MANUAL_DIR"
+
+_BINARIZED_MNIST_HOST = "http://www.cs.toronto.edu"
+
+
+def load_binarized_mnist(data_dir: str | None = None) -> BinaryData:
+    """Loads the official binarized MNIST through TFDS, downloading it if need be.
+
+    Args:
+        data_dir: TFDS data directory; by default `TFDS_DATA_DIR`, else TFDS's own.
+
+    Returns:
+        The `BinaryData`: 50,000 / 10,000 / 10,000 rows of 784 pixels.
+
+    Raises:
+        DatasetNotFoundError: If it is not there and cannot be downloaded.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder("binarized_mnist", data_dir=data_dir)
+    advice = (
+        "If it is prepared elsewhere, set TFDS_DATA_DIR to the directory that holds "
+        "binarized_mnist/1.0.0; on a machine with a network, run "
+        "`python -m rws_keras.datasets binarized_mnist` once to download it."
+    )
+    _prepare(builder, _BINARIZED_MNIST_HOST, advice)
+    return _read(builder, "image", "binarized_mnist", (28, 28))
+
+
+def load_density_estimation(
+    name: str, data_dir: str | None = None, manual_dir: str | None = None
+) -> BinaryData:
+    """Loads a density-estimation set through the project's own TFDS builder.
+
+    Args:
+        name: One of `density_estimation.NAMES`.
+        data_dir: Where the prepared set goes; by default `RWS_KERAS_DATA_DIR`, else the
+            TFDS data directory.
+        manual_dir: Directory with the source files `NAME/NAME.SPLIT.data`; by default
+            `RWS_KERAS_MANUAL_DIR`, else they are downloaded.
+
+    Returns:
+        The `BinaryData`.
+
+    Raises:
+        DatasetNotFoundError: If it is not there and cannot be downloaded.
+    """
+    from rws_keras.datasets.density_estimation import SOURCE_URL, DensityEstimation
+
+    manual_dir = manual_dir or os.environ.get(MANUAL_DIR_VARIABLE)
+    builder = DensityEstimation(
+        config=name,
+        data_dir=data_dir or os.environ.get(DATA_DIR_VARIABLE),
+        source_dir=manual_dir,
+    )
+    advice = (
+        f"If you have its files, set {MANUAL_DIR_VARIABLE} to the directory that holds "
+        f"{name}/{name}.train.data; on a machine with a network, run "
+        f"`python -m rws_keras.datasets {name}` once to download them. {DATA_DIR_VARIABLE} "
+        "names a writable directory for the prepared data."
+    )
+    _prepare(builder, None if manual_dir else SOURCE_URL, advice)
+    return _read(builder, "x", name, None)
+
+
+def _prepare(builder, url: str | None, advice: str) -> None:
+    """Prepares the data set if it is not, or says what would fix it."""
+    if (builder.data_path / "dataset_info.json").exists():
+        return
+    where = f"Data set '{builder.info.full_name}' is not prepared under {builder.data_path}"
+    # TFDS retries an unreachable host for minutes; look for it first.
+    if url is not None and not _reachable(url):
+        raise DatasetNotFoundError(f"{where}, and {urlparse(url).netloc} cannot be reached. {advice}")
+    try:
+        builder.download_and_prepare()
+    except (OSError, AssertionError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise DatasetNotFoundError(f"{where}, and preparing it failed: {reason} {advice}") from error
+
+
+def _reachable(url: str, seconds: float = 10.0) -> bool:
+    parsed = urlparse(url)
+    port = parsed.port or {"http": 80, "https": 443}[parsed.scheme]
+    reached = threading.Event()
+
+    def connect():
+        try:
+            socket.create_connection((parsed.hostname, port), timeout=seconds).close()
+            reached.set()
+        except OSError:
+            pass
+
+    # The look-up of the name has no time-out of its own, hence the thread.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return reached.is_set()
+
+
+def _read(builder, feature: str, name: str, image_shape) -> BinaryData:
+    import tensorflow_datasets as tfds
+
+    def split(split_name):
+        rows = tfds.as_numpy(builder.as_dataset(split=split_name, batch_size=-1))[feature]
+        return np.ascontiguousarray(rows.reshape(len(rows), -1), dtype=np.uint8)
+
+    return BinaryData(name, split("train"), split("validation"), split("test"), image_shape)

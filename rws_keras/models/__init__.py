@@ -1,0 +1,6 @@
+"""Models: the Helmholtz machine and what it returns."""
+
+from rws_keras.models.helmholtz_machine import HelmholtzMachine
+from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples, Statistics
+
+__all__ = ["HelmholtzMachine", "LikelihoodEstimate", "Particles", "Samples", "Statistics"]

@@ -1,0 +1,67 @@
+"""What `fit` and `evaluate` report of a Helmholtz machine."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from rws_keras.models.particles import Statistics
+
+
+class MachineMetrics(keras.metrics.Metric):
+    """Means over the data of a machine's statistics, all in one vector of sums.
+
+    `result()` is a dict: `loss` (the negative log-likelihood), `log_likelihood`,
+    `log_likelihood_se` (its standard error over the data), `elbo`, `ess`, `kl_l` and
+    `entropy_l` of each latent layer l (1 is the lowest), and `num_data`. All but the
+    effective sample size and the count are in nats per datum.
+
+    Args:
+        num_latent_layers: The number of latent layers.
+        name: Name of the metric.
+    """
+
+    def __init__(self, num_latent_layers, name="machine_metrics"):
+        super().__init__(name=name, dtype="float64")
+        layers = range(1, num_latent_layers + 1)
+        self.names = [
+            "log_likelihood",
+            "elbo",
+            "ess",
+            *(f"kl_{layer}" for layer in layers),
+            *(f"entropy_{layer}" for layer in layers),
+        ]
+        self.count = self.add_weight(name="count", shape=(), initializer="zeros")
+        self.total = self.add_weight(name="total", shape=(len(self.names),), initializer="zeros")
+        self.squares = self.add_weight(name="squares", shape=(), initializer="zeros")
+
+    def update_state(self, statistics: Statistics) -> None:
+        """Adds a batch."""
+        likelihood, elbo, kl, entropy = statistics
+        columns = [
+            likelihood.log_likelihood,
+            elbo,
+            likelihood.effective_sample_size,
+            *kl,
+            *entropy,
+        ]
+        values = tf.cast(tf.stack(columns), tf.float64)
+        count = tf.cast(tf.shape(values)[1], tf.float64)
+        self.count.assign_add(count)
+        self.total.assign_add(tf.reduce_sum(values, axis=1))
+        self.squares.assign_add(tf.reduce_sum(values[0] ** 2))
+
+    def result(self) -> dict[str, tf.Tensor]:
+        count = tf.maximum(tf.convert_to_tensor(self.count), 1.0)
+        means = tf.unstack(tf.convert_to_tensor(self.total) / count)
+        # float64 leaves eight digits to the difference of the squares.
+        variance = tf.maximum(self.squares / count - means[0] ** 2, 0.0)
+        standard_error = tf.sqrt(variance / tf.maximum(count - 1.0, 1.0))
+        named = dict(zip(self.names, means, strict=True))
+        return {
+            "loss": -named["log_likelihood"],
+            "log_likelihood": named.pop("log_likelihood"),
+            "log_likelihood_se": standard_error,
+            **named,
+            "num_data": tf.convert_to_tensor(self.count),
+        }

@@ -1,0 +1,115 @@
+"""Particles: samples of the latents with their importance weights."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Particles(NamedTuple):
+    """K samples `h ~ q(h | x)` for each of N data.
+
+    Attributes:
+        latents: One binary tensor `[K, N, units]` for each latent layer, bottom first.
+        log_p: `log p` of each P layer at the sample, `[K, N]` in nats: first
+            `log p(x | h_1)`, last the prior's `log p(h_L)`.
+        log_q: `log q` of each Q layer at the sample, `[K, N]` in nats, bottom first.
+    """
+
+    latents: list[tf.Tensor]
+    log_p: list[tf.Tensor]
+    log_q: list[tf.Tensor]
+
+    @property
+    def log_weights(self) -> tf.Tensor:
+        """`log ω_k = log p(x, h_k) - log q(h_k | x)`, `[K, N]` in nats."""
+        return tf.add_n(self.log_p) - tf.add_n(self.log_q)
+
+    @property
+    def normalized_weights(self) -> tf.Tensor:
+        """`ω_k / Σ ω`, `[K, N]`: they sum to one over the particles."""
+        return tf.nn.softmax(self.log_weights, axis=0)
+
+
+class LikelihoodEstimate(NamedTuple):
+    """Importance-sampling estimate of `log p(x)` for each of N data.
+
+    Attributes:
+        log_likelihood: `log (1/K Σ ω_k)` in nats, `[N]`. The estimate of `p(x)` itself is
+            unbiased, its logarithm is on average too low.
+        standard_error: Standard error of the estimate in nats (delta method), `[N]`; NaN
+            for one particle, which says nothing of its own spread.
+        effective_sample_size: `(Σ ω)² / Σ ω²`, between 1 and K, `[N]`.
+    """
+
+    log_likelihood: tf.Tensor
+    standard_error: tf.Tensor
+    effective_sample_size: tf.Tensor
+
+
+class Statistics(NamedTuple):
+    """What is reported of a batch, each averaged over the particles, `[N]`.
+
+    Attributes:
+        likelihood: The `LikelihoodEstimate`.
+        elbo: Single-sample bound `E_q[log ω]` in nats.
+        kl: One tensor for each latent layer, bottom first:
+            `E_q[log q(h_l | h_{l-1}) - log p(h_l | h_{l+1})]` in nats.
+        entropy: One tensor for each Q layer: `-E_q[log q(h_l | h_{l-1})]` in nats.
+    """
+
+    likelihood: LikelihoodEstimate
+    elbo: tf.Tensor
+    kl: list[tf.Tensor]
+    entropy: list[tf.Tensor]
+
+
+class Samples(NamedTuple):
+    """Samples from P.
+
+    Attributes:
+        x: Binary visible vectors `[N, visible]`.
+        latents: Binary latents `[N, units]` of each layer, bottom first.
+        mean: `p(x_i = 1 | h_1)`, `[N, visible]`; where the visible layer is
+            autoregressive, given also the units before i in `x`.
+    """
+
+    x: tf.Tensor
+    latents: list[tf.Tensor]
+    mean: tf.Tensor
+
+
+def likelihood_from_sums(log_sum, log_sum_of_squares, num_particles) -> LikelihoodEstimate:
+    """The estimate from `log Σ ω` and `log Σ ω²` over K particles, each `[N]`."""
+    num_particles = tf.cast(num_particles, log_sum.dtype)
+    ess = tf.exp(2.0 * log_sum - log_sum_of_squares)
+    # Var(mean ω) / (mean ω)², with the variance from the same particles. Rounding can
+    # bring the difference of two almost equal numbers below zero.
+    variance = tf.maximum(1.0 / ess - 1.0 / num_particles, 0.0)
+    variance = tf.where(
+        num_particles > 1.0,
+        variance * num_particles / tf.maximum(num_particles - 1.0, 1.0),
+        math.nan,
+    )
+    estimate = (log_sum - tf.math.log(num_particles), tf.sqrt(variance), ess)
+    return LikelihoodEstimate(*(tf.cast(value, tf.float32) for value in estimate))
+
+
+def statistics_of(particles: Particles) -> Statistics:
+    """The statistics of one draw of particles."""
+    log_weights = particles.log_weights
+    return Statistics(
+        likelihood_from_sums(
+            tf.reduce_logsumexp(log_weights, axis=0),
+            tf.reduce_logsumexp(2.0 * log_weights, axis=0),
+            tf.shape(log_weights)[0],
+        ),
+        elbo=tf.reduce_mean(log_weights, axis=0),
+        kl=[
+            tf.reduce_mean(q - p, axis=0)
+            for q, p in zip(particles.log_q, particles.log_p[1:], strict=True)
+        ],
+        entropy=[-tf.reduce_mean(q, axis=0) for q in particles.log_q],
+    )

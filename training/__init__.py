@@ -1,0 +1,1 @@
+"""Recipes, and the command that runs them: `python -m training --help`."""

@@ -1,0 +1,97 @@
+"""Checkpoints: what a run needs to go on as if it had not been interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import keras
+
+from rws_keras import HelmholtzMachine
+from training.run import Run, load_machine, write_json
+
+_KEPT = 2
+_MONITOR = "val_log_likelihood"
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves every epoch, keeps the best, and stops when there is no more progress.
+
+    An epoch is a directory with the machine (weights, optimizer, state of the noise) and
+    what the run knows of itself. It is renamed into place when it is complete, so a crash
+    at any moment leaves the epoch before.
+
+    Args:
+        run: The run.
+        patience: Stop after so many epochs without a better validation likelihood.
+        state: State of the run to go on from, as `latest` returns it.
+    """
+
+    def __init__(self, run: Run, patience: int | None = None, state: dict | None = None):
+        super().__init__()
+        self.run = run
+        self.patience = patience
+        self.state = state or {"epoch": 0, "best_epoch": 0, "seconds": 0.0, "history": []}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        state = self.state
+        state["epoch"] = epoch + 1
+        state["seconds"] += time.perf_counter() - self._began
+        state["history"].append({key: float(value) for key, value in logs.items()})
+        best = max(entry[_MONITOR] for entry in state["history"])
+        is_best = logs[_MONITOR] >= best
+        if is_best:
+            state["best_epoch"] = state["epoch"]
+        self._save(is_best)
+        self.run.update_metrics(**state)
+        if self.patience and state["epoch"] - state["best_epoch"] >= self.patience:
+            self.model.stop_training = True
+
+    def _save(self, is_best):
+        directory = self.run.checkpoints / f"epoch-{self.state['epoch']:05d}"
+        temporary = self.run.checkpoints / "partial"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        self.model.save(temporary / "machine.keras")
+        write_json(temporary / "state.json", self.state)
+        if is_best:
+            # Before the epoch itself: after a crash in between the epoch is trained anew,
+            # to the same machine.
+            link = self.run.checkpoints / "best.partial"
+            link.unlink(missing_ok=True)
+            os.link(temporary / "machine.keras", link)
+            os.replace(link, self.run.best)
+        shutil.rmtree(directory, ignore_errors=True)
+        os.replace(temporary, directory)
+        for old in _epochs(self.run)[:-_KEPT]:
+            shutil.rmtree(old)
+
+
+def latest(run: Run) -> tuple[HelmholtzMachine | None, dict | None]:
+    """The machine and the state of the last complete epoch, or `(None, None)`.
+
+    Raises:
+        ValueError: If the checkpoint is damaged.
+    """
+    epochs = _epochs(run)
+    if not epochs:
+        return None, None
+    advice = (
+        f"Delete {epochs[-1]} and resume again: the run then goes on from the epoch before."
+    )
+    machine = load_machine(epochs[-1] / "machine.keras", advice)
+    try:
+        state = json.loads((epochs[-1] / "state.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"The checkpoint {epochs[-1]} is damaged ({error}). {advice}") from error
+    return machine, state
+
+
+def _epochs(run: Run) -> list[Path]:
+    return sorted(run.checkpoints.glob("epoch-*"))

@@ -1,0 +1,150 @@
+"""Running a recipe: train, select, evaluate, sample."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+from rich.console import Console
+
+from rws_keras import HelmholtzMachine, datasets
+from rws_keras.callbacks import TensorBoard, tile_images, write_png
+from rws_keras.datasets import BinaryData
+from training.checkpoint import Checkpoint, latest
+from training.progress import ProgressBar
+from training.recipe import Recipe
+from training.run import Run
+
+
+def fit(run: Run, name: str, console: Console) -> HelmholtzMachine:
+    """Trains a run to its end from wherever it stands, and evaluates its best machine.
+
+    Args:
+        run: The run.
+        name: What to call it on the screen.
+        console: Rich console.
+
+    Returns:
+        The best machine.
+    """
+    recipe = run.recipe
+    data = datasets.load(recipe.dataset)
+    machine, state = latest(run)
+    if machine is None:
+        machine = recipe.make_machine(data.train.shape[1], len(data.train))
+    checkpoint = Checkpoint(run, recipe.patience, state)
+    first_epoch = checkpoint.state["epoch"]
+    stopped = recipe.patience and first_epoch - checkpoint.state["best_epoch"] >= recipe.patience
+    if first_epoch < recipe.epochs and not stopped:
+        _train(run, name, console, data, machine, checkpoint, first_epoch)
+    machine = run.best_machine()
+    if not run.metrics.get("evaluations"):
+        for split in ("validation", "test"):
+            evaluate(run, machine, data, split, recipe.evaluation.num_particles)
+    if data.image_shape:
+        draw_samples(machine, data, run.samples, num_samples=100, seed=recipe.seed)
+    return machine
+
+
+def _train(run, name, console, data, machine, checkpoint, first_epoch):
+    recipe = run.recipe
+    progress = ProgressBar(console, name, recipe.epochs, first_epoch)
+    board = TensorBoard(
+        run.logs,
+        data.validation[:100],
+        data.image_shape,
+        hyperparameters=_flatten(recipe),
+        seed=recipe.seed,
+    )
+    try:
+        machine.fit(
+            datasets.minibatches(data.train, recipe.batch_size, recipe.seed, first_epoch),
+            epochs=recipe.epochs,
+            initial_epoch=first_epoch,
+            steps_per_epoch=recipe.steps_per_epoch(len(data.train)),
+            validation_data=data.validation,
+            validation_batch_size=recipe.evaluation.batch_size,
+            # The checkpoint comes last: what it has saved, the others have seen.
+            shuffle=False,
+            callbacks=[progress, board, checkpoint],
+            verbose=0,
+        )
+    finally:
+        progress.close()
+
+
+def evaluate(
+    run: Run, machine: HelmholtzMachine, data: BinaryData, split: str, num_particles: int
+) -> dict:
+    """Estimates the likelihood of a split and adds the result to the run's metrics.
+
+    Args:
+        run: The run.
+        machine: Its machine.
+        data: Its data.
+        split: `"train"`, `"validation"` or `"test"`.
+        num_particles: K.
+
+    Returns:
+        The result: `log_likelihood` and others in nats per datum, with K, the number of
+        data and the standard error over the data.
+    """
+    result = machine.evaluate(
+        getattr(data, split),
+        batch_size=run.recipe.evaluation.batch_size,
+        num_particles=num_particles,
+        seed=run.recipe.seed,
+        return_dict=True,
+        verbose=0,
+    )
+    result = {"split": split, **{key: float(value) for key, value in result.items()}}
+    result |= {key: int(result[key]) for key in ("num_particles", "num_data")}
+    same = (split, num_particles)
+    others = [
+        entry
+        for entry in run.metrics.get("evaluations", [])
+        if (entry["split"], entry["num_particles"]) != same
+    ]
+    run.update_metrics(evaluations=[*others, result])
+    return result
+
+
+def draw_samples(
+    machine: HelmholtzMachine, data: BinaryData, path: Path, num_samples: int, seed: int
+) -> Path:
+    """Writes samples from P: the visible means as a PNG, or the samples as CSV.
+
+    Args:
+        machine: The machine.
+        data: The data it was trained on, which say whether rows are images.
+        path: The file.
+        num_samples: How many.
+        seed: Integer.
+
+    Returns:
+        The file's path; its ending is `.csv` where rows are not images.
+    """
+    samples = machine.sample(num_samples, seed=seed)
+    if data.image_shape:
+        enlarge = math.ceil(100 / max(data.image_shape) / 2)
+        return write_png(path, tile_images(samples.mean, data.image_shape), enlarge)
+    path = path.with_suffix(".csv")
+    np.savetxt(path, keras.ops.convert_to_numpy(samples.x), fmt="%d", delimiter=",")
+    return path
+
+
+def _flatten(recipe: Recipe) -> dict:
+    """The recipe as the flat names and simple values that TensorBoard's HParams takes."""
+    flat = {}
+
+    def visit(value, name):
+        if isinstance(value, dict):
+            for key, part in value.items():
+                visit(part, f"{name}.{key}" if name else key)
+        elif value is not None:
+            flat[name] = value if isinstance(value, bool | int | float) else str(value)
+
+    visit(recipe.model_dump(exclude={"description"}), "")
+    return flat

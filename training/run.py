@@ -1,0 +1,143 @@
+"""Run directories: what a run leaves on the disk, and how it is written.
+
+    RUN/recipe.json         the recipe as run
+    RUN/run.json            command, seed, versions, machine
+    RUN/checkpoints/        the last two epochs, and best.keras
+    RUN/logs/               TensorBoard
+    RUN/metrics.json        history, best epoch, final evaluations
+    RUN/samples.png         samples from P, where the data are images
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import keras
+
+from rws_keras import HelmholtzMachine
+from training import recipe as recipes
+from training.recipe import Recipe
+
+_PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
+
+
+class Run:
+    """A run directory.
+
+    Args:
+        path: The directory.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.logs = self.path / "logs"
+        self.samples = self.path / "samples.png"
+        self.best = self.checkpoints / "best.keras"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike, recipe: Recipe) -> Run:
+        """Makes the directory of a new run.
+
+        Raises:
+            ValueError: If the directory holds a run already.
+        """
+        run = cls(path)
+        if run.exists():
+            raise ValueError(
+                f"{run.path} holds a run already. Continue it with --resume, or choose another "
+                "directory with --run-dir."
+            )
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_json(run.path / "run.json", provenance(recipe.seed))
+        write_json(run.path / "recipe.json", recipe.model_dump())
+        return run
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> Run:
+        """Opens the directory of an existing run.
+
+        Raises:
+            ValueError: If there is no run.
+        """
+        run = cls(path)
+        if not run.exists():
+            raise ValueError(
+                f"{run.path} is not a run directory (it has no recipe.json). "
+                "`python -m training list` shows the runs."
+            )
+        return run
+
+    def exists(self) -> bool:
+        """Whether the directory holds a run."""
+        return (self.path / "recipe.json").exists()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as run."""
+        return recipes.load(self.path / "recipe.json")[1]
+
+    @property
+    def metrics(self) -> dict:
+        """The content of metrics.json, empty before the first epoch has ended."""
+        path = self.path / "metrics.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def update_metrics(self, **entries) -> None:
+        """Replaces entries of metrics.json."""
+        write_json(self.path / "metrics.json", {**self.metrics, **entries})
+
+    def best_machine(self) -> HelmholtzMachine:
+        """The machine of the epoch with the best validation likelihood.
+
+        Raises:
+            ValueError: If there is none, or its file is damaged.
+        """
+        if not self.best.exists():
+            raise ValueError(f"{self.path} has no trained machine yet: not one epoch has ended.")
+        return load_machine(self.best, "Train again, or restore the file.")
+
+
+def load_machine(path: Path, advice: str) -> HelmholtzMachine:
+    """Loads a `.keras` file.
+
+    Raises:
+        ValueError: If the file is damaged; the message ends with the advice.
+    """
+    try:
+        return keras.saving.load_model(path)
+    except Exception as error:  # zipfile, h5py, json and Keras each have errors of their own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ValueError(f"The checkpoint {path} is damaged ({reason}). {advice}") from error
+
+
+def provenance(seed: int) -> dict:
+    """Where a result comes from: command, seed, date, versions and machine."""
+    return {
+        "command": shlex.join(["python", "-m", "training", *sys.argv[1:]]),
+        "seed": seed,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: metadata.version(package) for package in _PACKAGES},
+        },
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+    }
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes JSON under a temporary name and renames it: never half a file."""
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("w") as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -38,7 +38,7 @@ def check_binary(x, units: int) -> tf.Tensor:
     if not tf.is_tensor(x):
         try:
             x = np.asarray(x)
-            x = tf.convert_to_tensor(x.astype(np.float32) if x.dtype == object else x)
+            x = tf.convert_to_tensor(x if x.dtype.kind in "biuf" else x.astype(np.float32))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{_NOT_BINARY} The data cannot be read as numbers.") from error
     if x.shape.rank is not None and x.shape.rank != 2:

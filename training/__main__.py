@@ -36,7 +36,9 @@ def fit(
     name: Annotated[
         str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a TOML or JSON file.")
     ],
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs instead of the recipe's.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs instead of the recipe's.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed instead of the recipe's.")] = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="Run directory; runs/RECIPE-SEED by default.")

@@ -82,9 +82,7 @@ def latest(run: Run) -> tuple[HelmholtzMachine | None, dict | None]:
     epochs = _epochs(run)
     if not epochs:
         return None, None
-    advice = (
-        f"Delete {epochs[-1]} and resume again: the run then goes on from the epoch before."
-    )
+    advice = f"Delete {epochs[-1]} and resume again: the run then goes on from the epoch before."
     machine = load_machine(epochs[-1] / "machine.keras", advice)
     try:
         state = json.loads((epochs[-1] / "state.json").read_text())

@@ -97,9 +97,7 @@ class Recipe(_Section):
     def make_machine(self, visible: int, num_data: int) -> HelmholtzMachine:
         """A fresh machine, compiled; its weights are drawn from the recipe's seed."""
         keras.utils.set_random_seed(self.seed)
-        machine = HelmholtzMachine.from_sizes(
-            visible, **self.model.model_dump(), seed=self.seed
-        )
+        machine = HelmholtzMachine.from_sizes(visible, **self.model.model_dump(), seed=self.seed)
         steps = self.epochs * self.steps_per_epoch(num_data)
         machine.compile(
             self.optimizer.make(steps),

@@ -1,11 +1,11 @@
 """Run directories: what a run leaves on the disk, and how it is written.
 
-    RUN/recipe.json         the recipe as run
-    RUN/run.json            command, seed, versions, machine
-    RUN/checkpoints/        the last two epochs, and best.keras
-    RUN/logs/               TensorBoard
-    RUN/metrics.json        history, best epoch, final evaluations
-    RUN/samples.png         samples from P, where the data are images
+RUN/recipe.json         the recipe as run
+RUN/run.json            command, seed, versions, machine
+RUN/checkpoints/        the last two epochs, and best.keras
+RUN/logs/               TensorBoard
+RUN/metrics.json        history, best epoch, final evaluations
+RUN/samples.png         samples from P, where the data are images
 """
 
 from __future__ import annotations

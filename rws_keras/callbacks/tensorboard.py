@@ -40,7 +40,6 @@ class TensorBoard(keras.callbacks.Callback):
             epoch to epoch, so that one sees them change.
 
     Example:
-
     ```python
     board = rws_keras.callbacks.TensorBoard("logs", data.validation[:100], data.image_shape)
     machine.fit(data.train, validation_data=data.validation, callbacks=[board])
@@ -98,9 +97,7 @@ class TensorBoard(keras.callbacks.Callback):
         machine = self.model
         seed = tf.constant([self.seed, 0])
         gradients, particles = machine.objective.gradients(machine, self.x, seed)
-        norms = dict(
-            zip([v.path for v in machine.trainable_variables], gradients, strict=True)
-        )
+        norms = dict(zip([v.path for v in machine.trainable_variables], gradients, strict=True))
         for stack, name in [(machine.p_layers, "p"), (machine.q_layers, "q")]:
             for index, layer in enumerate(stack):
                 own = [norms[v.path] for v in layer.trainable_variables]

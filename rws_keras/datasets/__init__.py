@@ -44,7 +44,6 @@ def load(name: str) -> BinaryData:
             would fix it. (It is a `ValueError`.)
 
     Example:
-
     ```python
     data = rws_keras.datasets.load("digits")
     machine.fit(data.train, batch_size=100, validation_data=data.validation)

@@ -22,7 +22,6 @@ def stochastic_binarization(seed: int) -> Callable[[tf.data.Dataset], tf.data.Da
         `tf.errors.InvalidArgumentError` when the data are read.
 
     Example:
-
     ```python
     grey = tf.data.Dataset.from_tensor_slices(images / 255.0).batch(100)
     machine.fit(grey.apply(stochastic_binarization(seed=0)))
@@ -49,9 +48,7 @@ def stochastic_binarization(seed: int) -> Callable[[tf.data.Dataset], tf.data.Da
     return apply
 
 
-def minibatches(
-    x: np.ndarray, batch_size: int, seed: int, first_epoch: int = 0
-) -> tf.data.Dataset:
+def minibatches(x: np.ndarray, batch_size: int, seed: int, first_epoch: int = 0) -> tf.data.Dataset:
     """Endless shuffled minibatches, the order of each epoch fixed by the seed.
 
     Epoch e has the same order whether the epochs before it were read or not, so that an

@@ -85,12 +85,16 @@ def _prepare(builder, url: str | None, advice: str) -> None:
     where = f"Data set '{builder.info.full_name}' is not prepared under {builder.data_path}"
     # TFDS retries an unreachable host for minutes; look for it first.
     if url is not None and not _reachable(url):
-        raise DatasetNotFoundError(f"{where}, and {urlparse(url).netloc} cannot be reached. {advice}")
+        raise DatasetNotFoundError(
+            f"{where}, and {urlparse(url).netloc} cannot be reached. {advice}"
+        )
     try:
         builder.download_and_prepare()
     except (OSError, AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise DatasetNotFoundError(f"{where}, and preparing it failed: {reason} {advice}") from error
+        raise DatasetNotFoundError(
+            f"{where}, and preparing it failed: {reason} {advice}"
+        ) from error
 
 
 def _reachable(url: str, seconds: float = 10.0) -> bool:

@@ -134,6 +134,4 @@ class ARSBN(StochasticLayer):
 
     def _distribution(self, given):
         kernel = None if given is None else self.kernel
-        return AutoregressiveBernoulli(
-            affine(given, kernel, self.bias), self.autoregressive_kernel
-        )
+        return AutoregressiveBernoulli(affine(given, kernel, self.bias), self.autoregressive_kernel)

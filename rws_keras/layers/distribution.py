@@ -10,6 +10,19 @@ import tensorflow_probability as tfp
 tfd = tfp.distributions
 
 
+def stateless_seed(seed) -> tf.Tensor:
+    """A seed as an int32 tensor `[2]`.
+
+    An int always stands for the same noise; TFP itself would make it depend on how many
+    draws came before.
+
+    Args:
+        seed: A Python int, an int32 tensor `[2]`, or `None` for a fresh seed from
+            TensorFlow's global generator.
+    """
+    return tf.constant([0, seed]) if isinstance(seed, int) else tfp.random.sanitize_seed(seed)
+
+
 def uniform_noise(shape: tf.Tensor, seed) -> tf.Tensor:
     """Uniform float32 noise from the open interval (0, 1).
 
@@ -21,13 +34,12 @@ def uniform_noise(shape: tf.Tensor, seed) -> tf.Tensor:
 
     Args:
         shape: integer tensor, the shape of the noise.
-        seed: a TFP seed: a Python int, an int32 tensor of shape `[2]`, or `None`.
+        seed: a Python int, an int32 tensor `[2]`, or `None`.
 
     Returns:
         A float32 tensor of shape `shape`.
     """
-    seed = tfp.random.sanitize_seed(seed)
-    return tf.random.stateless_uniform(shape, seed) + 2.0**-24
+    return tf.random.stateless_uniform(shape, stateless_seed(seed)) + 2.0**-24
 
 
 def bernoulli_log_prob(value: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -61,9 +61,7 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
         return tf.shape(self.shift)[-1:]
 
     def conditional_logits(self, value):
-        batch = tf.broadcast_dynamic_shape(
-            tf.shape(value)[:-1], tf.shape(self.hidden_shift)[:-1]
-        )
+        batch = tf.broadcast_dynamic_shape(tf.shape(value)[:-1], tf.shape(self.hidden_shift)[:-1])
         value, hidden_shift = _flatten_rows(batch, value, self.hidden_shift)
         logits = _hidden_logits(value, hidden_shift, self.encoder, self.decoder)
         return self.shift + _unflatten_rows(batch, logits)

@@ -72,7 +72,6 @@ class SBN(StochasticLayer):
         bias_initializer: Initializer of `b`.
 
     Example:
-
     ```python
     prior = rws_keras.layers.SBN(10)
     prior.distribution().sample(3, seed=0)                   # [3, 10]

@@ -21,7 +21,6 @@ class StochasticLayer(keras.layers.Layer):
         bias_initializer: Initializer of the biases.
 
     Example:
-
     ```python
     layer = rws_keras.layers.SBN(200)
     posterior = layer.distribution(x)             # x: [N, 784]
@@ -104,7 +103,7 @@ class StochasticLayer(keras.layers.Layer):
         return self.distribution(given).sample(seed=keras.random.randint((2,), 0, 2**31 - 1))
 
     def compute_output_shape(self, given_shape):
-        return (*given_shape[:-1], self.units)
+        return (*(given_shape or ())[:-1], self.units)
 
     def get_build_config(self) -> dict:
         return {"given_units": self.given_units}

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from rws_keras import layers
 from rws_keras.checks import check_binary, check_positive_integer
+from rws_keras.layers.distribution import stateless_seed
 from rws_keras.models.metrics import MachineMetrics
 from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples, statistics_of
 from rws_keras.models.streaming import stream_particles
@@ -32,7 +32,6 @@ class HelmholtzMachine(keras.Model):
         name: Name of the model.
 
     Example:
-
     ```python
     machine = rws_keras.HelmholtzMachine.from_sizes(visible=64, latents=[50, 20])
     machine.compile("adam", rws_keras.objectives.ReweightedWakeSleep(num_particles=5))
@@ -93,7 +92,6 @@ class HelmholtzMachine(keras.Model):
             ValueError: If a size is not a positive integer or a family is unknown.
 
         Example:
-
         ```python
         HelmholtzMachine.from_sizes(784, [200, 200, 200])
         HelmholtzMachine.from_sizes(784, [250], p="nade", q="nade")
@@ -223,13 +221,13 @@ class HelmholtzMachine(keras.Model):
         Args:
             x: Binary data `[N, visible]`.
             num_particles: K.
-            seed: A TFP seed, or `None`.
+            seed: An int, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
             `Particles` with shapes `[K, N, …]`.
         """
         x = check_binary(x, self.visible_units)
-        latents, log_q = self.infer(x, num_particles, tfp.random.sanitize_seed(seed))
+        latents, log_q = self.infer(x, num_particles, stateless_seed(seed))
         return Particles(latents, self.log_p(x, latents), log_q)
 
     # What a user asks of a trained machine.
@@ -239,13 +237,13 @@ class HelmholtzMachine(keras.Model):
 
         Args:
             num_samples: N.
-            seed: A TFP seed, or `None`.
+            seed: An int, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
             `Samples`: `x` `[N, visible]`, the latents of all layers, and the visible means.
         """
         num_samples = check_positive_integer(num_samples, "num_samples")
-        x, latents = self.dream(num_samples, tfp.random.sanitize_seed(seed))
+        x, latents = self.dream(num_samples, stateless_seed(seed))
         mean = self.p_layers[0].distribution(latents[0]).conditional_probs(x)
         return Samples(x, latents, tf.broadcast_to(mean, tf.shape(x)))
 
@@ -257,7 +255,7 @@ class HelmholtzMachine(keras.Model):
         Args:
             x: Binary data `[N, visible]`.
             num_particles: K, the number of particles a datum.
-            seed: A TFP seed, or `None`.
+            seed: An int, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
             A `LikelihoodEstimate` of three tensors `[N]`, in nats.
@@ -267,7 +265,7 @@ class HelmholtzMachine(keras.Model):
         """
         num_particles = check_positive_integer(num_particles, "num_particles")
         x = check_binary(x, self.visible_units)
-        seed = tfp.random.sanitize_seed(seed)
+        seed = stateless_seed(seed)
         statistics, _ = self._estimate(x, tf.constant(num_particles), seed)
         return statistics.likelihood
 
@@ -277,7 +275,7 @@ class HelmholtzMachine(keras.Model):
         Args:
             x: Binary data `[N, visible]`.
             num_particles: K, the number of particles a datum.
-            seed: A TFP seed, or `None`.
+            seed: An int, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
             A tensor `[N, units]` for each latent layer, bottom first.
@@ -290,7 +288,7 @@ class HelmholtzMachine(keras.Model):
         Args:
             x: Binary data `[N, visible]`.
             num_particles: K, the number of particles a datum.
-            seed: A TFP seed, or `None`.
+            seed: An int, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
             Probabilities `[N, visible]`.
@@ -300,7 +298,7 @@ class HelmholtzMachine(keras.Model):
     def _posterior_expectation(self, x, num_particles, seed, what):
         num_particles = check_positive_integer(num_particles, "num_particles")
         x = check_binary(x, self.visible_units)
-        seed = tfp.random.sanitize_seed(seed)
+        seed = stateless_seed(seed)
         return self._estimate(x, tf.constant(num_particles), seed, what)[1]
 
     def _stream(self, x, num_particles, seed, what=None):

@@ -30,7 +30,6 @@ class ReweightedWakeSleep(Objective):
         num_dreams: Dreams a step; as many as there are data in the batch by default.
 
     Example:
-
     ```python
     machine.compile("adam", ReweightedWakeSleep(num_particles=5))
     machine.compile("adam", ReweightedWakeSleep(num_particles=10, sleep_q=0.5))
@@ -40,9 +39,7 @@ class ReweightedWakeSleep(Objective):
         - [Bornschein & Bengio, 2015](https://arxiv.org/abs/1406.2751)
     """
 
-    def __init__(
-        self, num_particles=5, wake_p=True, wake_q=True, sleep_q=True, num_dreams=None
-    ):
+    def __init__(self, num_particles=5, wake_p=True, wake_q=True, sleep_q=True, num_dreams=None):
         super().__init__(num_particles)
         for name, scale in [("wake_p", wake_p), ("wake_q", wake_q), ("sleep_q", sleep_q)]:
             if not isinstance(scale, bool | int | float) or not 0 <= scale < math.inf:

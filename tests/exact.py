@@ -51,7 +51,9 @@ def randomize(machine: HelmholtzMachine, seed: int, scale: float = 1.0) -> Helmh
     return machine
 
 
-def tiny_machine(p: str, q: str, prior: str | None = None, seed: int = 0) -> HelmholtzMachine:
+def tiny_machine(
+    p: str, q: str, prior: str | None = None, seed: int = 0, scale: float = 1.0
+) -> HelmholtzMachine:
     """A randomised machine of four visible units and latents 3-2."""
     machine = HelmholtzMachine.from_sizes(4, [3, 2], p=p, q=q, prior=prior, seed=seed)
-    return randomize(machine, seed)
+    return randomize(machine, seed, scale)

@@ -1,0 +1,94 @@
+"""What the TensorBoard callback writes, read back from its event files."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from rws_keras import HelmholtzMachine
+from rws_keras.callbacks import TensorBoard, receptive_fields, tile_images, write_png
+from rws_keras.objectives import ReweightedWakeSleep
+
+
+def events(directory):
+    """`{tag: {step: value}}` of all event files below a directory."""
+    found = {}
+    for path in sorted(directory.glob("events*")):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                tensor = tf.make_ndarray(value.tensor)
+                found.setdefault(value.tag, {})[event.step] = tensor
+    return found
+
+
+@pytest.fixture(scope="module", params=["sbn", "nade"])
+def logs(request, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("logs")
+    x = (np.random.default_rng(0).random((40, 12)) < 0.4).astype(np.uint8)
+    machine = HelmholtzMachine.from_sizes(12, [8, 4], p=request.param, seed=0)
+    machine.compile(keras.optimizers.Adam(1e-2), ReweightedWakeSleep(5), num_particles=10)
+    board = TensorBoard(directory, x[:10], (3, 4), hyperparameters={"optimizer.name": "adam"})
+    history = machine.fit(x, epochs=2, validation_data=x, callbacks=[board], verbose=0).history
+    return events(directory / "train"), events(directory / "validation"), history
+
+
+def test_curves_of_training_and_validation(logs):
+    train, validation, history = logs
+    for name, tag in [
+        ("log_likelihood", "likelihood/log_likelihood"),
+        ("elbo", "likelihood/elbo"),
+        ("ess", "particles/effective_sample_size"),
+        ("kl_1", "kl/layer_1"),
+        ("kl_2", "kl/layer_2"),
+        ("entropy_1", "entropy/layer_1"),
+        ("entropy_2", "entropy/layer_2"),
+    ]:
+        for split, key in [(train, name), (validation, f"val_{name}")]:
+            assert list(split[tag]) == [1, 2]
+            np.testing.assert_allclose(list(split[tag].values()), history[key], rtol=1e-5)
+
+
+def test_gradient_norms_and_weights(logs):
+    train = logs[0]
+    norms = {tag for tag in train if tag.startswith("gradient_norm/")}
+    assert norms == {f"gradient_norm/{layer}" for layer in ("p_0", "p_1", "p_2", "q_0", "q_1")}
+    assert all(value > 0 for tag in norms for value in train[tag].values())
+    # A histogram's rows are left edge, right edge, count: 5 particles of 10 data.
+    assert train["particles/normalized_weights"][2][:, 2].sum() == 50
+
+
+def test_images(logs):
+    train = logs[0]
+    for tag in ("samples_from_p", "data_and_reconstructions", "receptive_fields_of_p"):
+        width, height, png = train[f"images/{tag}"][2][:3]
+        image = tf.io.decode_png(png).numpy()
+        assert image.shape == (int(height), int(width), 1)
+        assert image.std() > 0
+
+
+def test_hyperparameters(logs):
+    assert "_hparams_/session_start_info" in logs[0]
+
+
+def test_receptive_fields_are_the_strongest_first():
+    machine = HelmholtzMachine.from_sizes(4, [3])
+    kernel = np.array([[1, 1, 0, 0], [0, 0, -4, 0], [0, 0, 0, 2]], np.float32)
+    machine.p_layers[0].kernel.assign(kernel)
+    fields = receptive_fields(machine, 2)
+    np.testing.assert_allclose(fields, [[0.5, 0.5, 0, 0.5], [0.5, 0.5, 0.5, 0.75]])
+
+
+def test_tiles_and_png(tmp_path):
+    rows = np.zeros([5, 6])
+    rows[4] = 1.0
+    grid = tile_images(rows, (2, 3))
+    assert grid.shape == (2 * 3 + 1, 3 * 4 + 1, 1)
+    # The fifth image is the second of the second line of three.
+    assert (grid[4:6, 5:8] == 255).all()
+    assert (grid[1:3, 1:4] == 0).all()
+    path = write_png(tmp_path / "grid.png", grid, enlarge=2)
+    np.testing.assert_array_equal(
+        tf.io.decode_png(path.read_bytes()), grid.repeat(2, axis=0).repeat(2, axis=1)
+    )
+    assert [entry.name for entry in tmp_path.iterdir()] == ["grid.png"]

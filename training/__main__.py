@@ -1,159 +1,44 @@
-"""The command `python -m training`."""
+"""`python -m training`: starts TensorFlow without its notices, then runs the command."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-
-# TensorFlow's start-up notices say nothing that a user of this command can act on.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-from pathlib import Path
-from typing import Annotated
-
-import typer
-from rich.console import Console
-from rich.table import Table
-
-from rws_keras import datasets
-from training import demo as demonstration
-from training import fitting, recipe
-from training.run import Run
-
-app = typer.Typer(
-    help="Trains Helmholtz machines by recipes, evaluates them and draws from them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-console = Console()
-
-RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the draw.")]
+import sys
+from collections.abc import Iterator
 
 
-@app.command()
-def fit(
-    name: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a TOML or JSON file.")
-    ],
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs instead of the recipe's.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed instead of the recipe's.")] = None,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Run directory; runs/RECIPE-SEED by default.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an earlier run.")] = False,
-) -> None:
-    """Trains by a recipe, and evaluates the machine that was best on the validation data."""
-    name, chosen = recipe.load(name)
-    changes = {"epochs": epochs, "seed": seed}
-    chosen = chosen.model_copy(update={k: v for k, v in changes.items() if v is not None})
-    path = run_dir or Path("runs") / f"{name}-{chosen.seed}"
-    if resume:
-        run = Run.open(path)
-        if run.recipe != chosen:
-            raise ValueError(
-                f"{path} was started with another recipe, number of epochs or seed; to resume "
-                "it give the same again."
-            )
-    else:
-        run = Run.create(path, chosen)
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what native libraries write to standard error off the screen.
+
+    While it loads, TensorFlow reports the absence of GPUs and the like, past all log
+    levels; nobody can act on that. Python's own errors come after the `finally`.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    screen = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
     try:
-        fitting.fit(run, name, console)
-    except KeyboardInterrupt:
-        console.print(f"Stopped. Go on with the same command and --resume; the run is {path}.")
-        raise typer.Exit(130) from None
-    _show_evaluations(run)
-
-
-@app.command()
-def evaluate(
-    run: RunDirectory,
-    num_particles: Annotated[int, typer.Option(min=1, help="K, particles a datum.")] = 1000,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-) -> None:
-    """Estimates the likelihood of a split under a run's best machine."""
-    if split not in ("train", "validation", "test"):
-        raise ValueError(f"Unknown split {split!r}; expected train, validation or test.")
-    opened = Run.open(run)
-    data = datasets.load(opened.recipe.dataset)
-    fitting.evaluate(opened, opened.best_machine(), data, split, num_particles)
-    _show_evaluations(opened)
-
-
-@app.command()
-def sample(
-    run: RunDirectory,
-    num_samples: Annotated[int, typer.Option(min=1, help="How many samples.")] = 100,
-    seed: Seed = 0,
-    to: Annotated[Path | None, typer.Option(help="File; RUN/samples.png by default.")] = None,
-) -> None:
-    """Draws from a run's best machine: a PNG where the data are images, else a CSV."""
-    opened = Run.open(run)
-    data = datasets.load(opened.recipe.dataset)
-    path = fitting.draw_samples(
-        opened.best_machine(), data, to or opened.samples, num_samples, seed
-    )
-    console.print(f"Wrote {num_samples} samples to {path}.")
-
-
-@app.command("list")
-def list_() -> None:
-    """Lists the recipes, and the runs under runs/."""
-    table = Table("recipe", "data", "latents", "description")
-    for name in recipe.names():
-        _, entry = recipe.load(name)
-        table.add_row(
-            name, entry.dataset, "-".join(map(str, entry.model.latents)), entry.description
-        )
-    console.print(table)
-    runs = [Run(path.parent) for path in sorted(Path("runs").glob("*/recipe.json"))]
-    if runs:
-        table = Table("run", "epochs", "best", "validation (nats)")
-        for run in runs:
-            metrics = run.metrics
-            best = metrics.get("best_epoch", 0)
-            value = metrics["history"][best - 1]["val_log_likelihood"] if best else None
-            table.add_row(
-                str(run.path),
-                f"{metrics.get('epoch', 0)}/{run.recipe.epochs}",
-                str(best),
-                "" if value is None else f"{value:.2f}",
-            )
-        console.print(table)
-
-
-@app.command()
-def demo(
-    run_dir: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/demo"),
-) -> None:
-    """Trains on the digits that need no network, beside three yardsticks."""
-    demonstration.run(run_dir, console)
-
-
-def _show_evaluations(run: Run) -> None:
-    table = Table("split", "log-likelihood (nats)", "standard error", "K", "data", "ELBO")
-    for entry in run.metrics["evaluations"]:
-        table.add_row(
-            entry["split"],
-            f"{entry['log_likelihood']:.2f}",
-            f"{entry['log_likelihood_se']:.2f}",
-            f"{entry['num_particles']:,}",
-            f"{entry['num_data']:,}",
-            f"{entry['elbo']:.2f}",
-        )
-    console.print(table)
-    console.print(f"Run: {run.path}   TensorBoard: tensorboard --logdir {run.logs}")
+        yield
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
+        os.close(nowhere)
 
 
 def main() -> None:
-    """Runs the command; an error of the user's is one message, not a traceback."""
-    try:
-        app()
-    except ValueError as error:
-        console.print(f"Error: {error}", style="red", markup=False, highlight=False)
-        raise SystemExit(2) from None
+    """Runs the command."""
+    with _quiet():
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
+        from training.cli import run_app
+    run_app()
 
 
 if __name__ == "__main__":

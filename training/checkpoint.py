@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 import keras
 
 from rws_keras import HelmholtzMachine
-from training.run import Run, load_machine, write_json
+from training.run import Run, load_machine, read_json, write_json
 
 _KEPT = 2
 _MONITOR = "val_log_likelihood"
@@ -85,9 +84,9 @@ def latest(run: Run) -> tuple[HelmholtzMachine | None, dict | None]:
     advice = f"Delete {epochs[-1]} and resume again: the run then goes on from the epoch before."
     machine = load_machine(epochs[-1] / "machine.keras", advice)
     try:
-        state = json.loads((epochs[-1] / "state.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"The checkpoint {epochs[-1]} is damaged ({error}). {advice}") from error
+        state = read_json(epochs[-1] / "state.json")
+    except ValueError as error:
+        raise ValueError(f"The checkpoint {epochs[-1]} is damaged ({error}) {advice}") from error
     return machine, state
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from rws_keras import datasets
 from training import fitting, recipe
+from training.reporting import independent_units
 from training.run import Run
 
 # Name of the recipe, and what the table calls it. All have the same layers, number of
@@ -47,11 +47,11 @@ def run(directory: Path, console: Console) -> None:
                 str(entry["num_data"]),
             )
     data = datasets.load("digits")
-    log_likelihoods = independent_bernoulli(data.train, data.test)
+    yardstick = independent_units(data)
     table.add_row(
         "independent pixels",
-        f"{log_likelihoods.mean():.2f}",
-        f"{log_likelihoods.std(ddof=1) / np.sqrt(len(data.test)):.2f}",
+        f"{yardstick['log_likelihood']:.2f}",
+        f"{yardstick['log_likelihood_se']:.2f}",
         "exact",
         str(len(data.test)),
     )
@@ -59,20 +59,3 @@ def run(directory: Path, console: Console) -> None:
     first = Run(directory / next(iter(MACHINES)))
     console.print(f"Samples: {first.samples}", highlight=False)
     console.print(f"TensorBoard: tensorboard --logdir {directory}", highlight=False)
-
-
-def independent_bernoulli(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Log-likelihood of each test row where every variable has its own frequency.
-
-    The frequencies are those of the training rows with one pseudo-count each way, so that
-    a variable that never changed in training does not make a test row impossible.
-
-    Args:
-        train: Binary array `[N, D]`.
-        test: Binary array `[M, D]`.
-
-    Returns:
-        Array `[M]`, nats.
-    """
-    on = (train.sum(axis=0) + 1.0) / (len(train) + 2.0)
-    return test @ np.log(on) + (1 - test) @ np.log1p(-on)

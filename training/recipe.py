@@ -79,6 +79,11 @@ class Recipe(_Section):
     )
     evaluation: EvaluationRecipe = EvaluationRecipe()
 
+    def changed(self, **changes: int | None) -> Recipe:
+        """A copy with other values for the fields that are not `None`."""
+        changes = {name: value for name, value in changes.items() if value is not None}
+        return Recipe(**{**self.model_dump(), **changes})
+
     def make_objective(self) -> Objective:
         """The objective that the recipe names.
 

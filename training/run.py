@@ -88,7 +88,7 @@ class Run:
     def metrics(self) -> dict:
         """The content of metrics.json, empty before the first epoch has ended."""
         path = self.path / "metrics.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return read_json(path) if path.exists() else {}
 
     def update_metrics(self, **entries) -> None:
         """Replaces entries of metrics.json."""
@@ -130,6 +130,18 @@ def provenance(seed: int) -> dict:
         },
         "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
     }
+
+
+def read_json(path: Path) -> dict:
+    """Reads JSON.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}.") from error
 
 
 def write_json(path: Path, content: dict) -> None:

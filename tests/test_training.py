@@ -1,0 +1,307 @@
+"""The training command: recipes, runs, and going on after an interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from rich.console import Console
+from typer.testing import CliRunner
+
+from training import cli, fitting, recipe, reporting
+from training.checkpoint import latest
+from training.run import Run
+
+ROOT = Path(__file__).parents[1]
+
+TINY = """
+dataset = "digits"
+epochs = 4
+batch_size = 100
+seed = 3
+
+[model]
+latents = [10, 5]
+
+[objective]
+name = "reweighted_wake_sleep"
+num_particles = 3
+
+[optimizer]
+learning_rate = 1e-2
+schedule = "cosine"
+
+[evaluation]
+validation_particles = 5
+num_particles = 20
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+def command(*arguments):
+    """Runs `python -m training` in a process of its own; returns the process."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "training", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def invoke(*arguments):
+    """Runs the command in this process; an error of the user's is raised."""
+    return CliRunner().invoke(
+        cli.app, list(map(str, arguments)), catch_exceptions=False, standalone_mode=False
+    )
+
+
+def weights_of(run):
+    return Run.open(run).best_machine().get_weights()
+
+
+def history_of(run):
+    return Run.open(run).metrics["history"]
+
+
+def assert_same_result(first, second):
+    assert history_of(first) == history_of(second)
+    for ours, theirs in zip(weights_of(first), weights_of(second), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    evaluations = [Run.open(run).metrics["evaluations"] for run in (first, second)]
+    assert evaluations[0] == evaluations[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that was never interrupted."""
+    directory = tmp_path_factory.mktemp("finished")
+    (directory / "tiny.toml").write_text(TINY)
+    invoke("fit", directory / "tiny.toml", "--run-dir", directory / "run")
+    return directory / "run"
+
+
+def test_a_run_directory_holds_what_it_should(finished):
+    run = Run.open(finished)
+    assert run.recipe.dataset == "digits"
+    assert run.recipe.seed == 3
+    about = json.loads((finished / "run.json").read_text())
+    assert about["seed"] == 3
+    assert about["versions"]["tensorflow"] == tf.__version__
+    assert about["command"].startswith("python -m training")
+    metrics = run.metrics
+    assert metrics["epoch"] == len(metrics["history"]) == 4
+    best = max(entry["val_log_likelihood"] for entry in metrics["history"])
+    assert metrics["history"][metrics["best_epoch"] - 1]["val_log_likelihood"] == best
+    splits = [(entry["split"], entry["num_particles"]) for entry in metrics["evaluations"]]
+    assert splits == [("validation", 20), ("test", 20)]
+    for entry in metrics["evaluations"]:
+        assert entry["num_data"] == 300
+        assert entry["log_likelihood_se"] > 0
+    names = sorted(path.name for path in run.checkpoints.iterdir())
+    assert names == ["best.keras", "epoch-00003", "epoch-00004"]
+    assert tf.io.decode_png(run.samples.read_bytes()).shape[0] > 50
+    assert list(run.logs.glob("train/events*"))
+    assert not list(finished.rglob("*partial*"))
+
+
+def test_the_best_machine_is_the_one_of_the_best_epoch(finished):
+    run = Run.open(finished)
+    machine = run.best_machine()
+    metrics = run.metrics
+    from rws_keras import datasets
+
+    value = machine.evaluate(
+        datasets.load("digits").validation, batch_size=100, return_dict=True, verbose=0
+    )
+    expected = metrics["history"][metrics["best_epoch"] - 1]["val_log_likelihood"]
+    assert value["log_likelihood"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("when", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_run_goes_on_to_the_same_result(finished, tiny, tmp_path, when):
+    run = tmp_path / "run"
+    process = command("fit", tiny, "--run-dir", run)
+    # Somewhere after the first epoch, wherever the process happens to be.
+    deadline = time.monotonic() + 120
+    while not list(run.glob("checkpoints/epoch-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(when)
+    out, err = process.communicate(timeout=120)
+    if when == signal.SIGINT:
+        assert process.returncode == 130, err
+        assert "--resume" in out
+    assert len(history_of(run)) < 4 or process.returncode != 0
+    resumed = command("fit", tiny, "--run-dir", run, "--resume")
+    out, err = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, err
+    assert_same_result(finished, run)
+
+
+def test_a_crash_while_a_checkpoint_is_written_loses_that_epoch_only(
+    finished, tiny, tmp_path, monkeypatch
+):
+    run = Run.create(tmp_path / "run", recipe.load(tiny)[1])
+    save = keras.Model.save
+    saved = []
+
+    def crash(machine, path):
+        if len(saved) == 2:
+            Path(path).write_bytes(b"half")
+            raise RuntimeError("power cut")
+        saved.append(path)
+        save(machine, path)
+
+    monkeypatch.setattr("rws_keras.HelmholtzMachine.save", crash)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fitting.fit(run, "tiny", Console(quiet=True))
+    monkeypatch.undo()
+    assert latest(run)[1]["epoch"] == 2
+    fitting.fit(run, "tiny", Console(quiet=True))
+    assert_same_result(finished, run.path)
+
+
+def copy_of(run, tmp_path):
+    import shutil
+
+    shutil.copytree(run, tmp_path / "copy")
+    return Run.open(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("damage", ["machine.keras", "state.json"])
+def test_a_damaged_checkpoint_says_what_to_do(finished, tmp_path, damage):
+    run = copy_of(finished, tmp_path)
+    path = run.checkpoints / "epoch-00004" / damage
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"damaged.*Delete .*epoch-00004 and resume again"):
+        latest(run)
+
+
+def test_a_damaged_best_machine(finished, tmp_path):
+    run = copy_of(finished, tmp_path)
+    run.best.write_bytes(b"not a Keras file")
+    with pytest.raises(ValueError, match=r"best\.keras is damaged"):
+        invoke("evaluate", run.path)
+
+
+def test_evaluate_adds_to_the_metrics(finished, tmp_path):
+    run = copy_of(finished, tmp_path)
+    invoke("evaluate", run.path, "--num-particles", 7, "--split", "train")
+    entry = run.metrics["evaluations"][-1]
+    assert (entry["split"], entry["num_particles"], entry["num_data"]) == ("train", 7, 1197)
+    invoke("evaluate", run.path, "--num-particles", 7, "--split", "train")
+    assert run.metrics["evaluations"][-1] == entry
+    assert len(run.metrics["evaluations"]) == 3
+    with pytest.raises(ValueError, match="Unknown split 'tests'"):
+        invoke("evaluate", run.path, "--split", "tests")
+
+
+def test_sample_writes_a_grid(finished, tmp_path):
+    invoke("sample", finished, "--num-samples", 9, "--to", tmp_path / "grid.png")
+    image = tf.io.decode_png((tmp_path / "grid.png").read_bytes())
+    enlarged = 3 * 9 + 1
+    assert image.shape[0] == image.shape[1]
+    assert image.shape[0] % enlarged == 0
+
+
+def test_report_keeps_the_figures(finished, tmp_path):
+    path = reporting.report(Run.open(finished), tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run.json", "run.png"]
+    content = json.loads(path.read_text())
+    assert content["updates"] == 4 * 12
+    assert content["num_parameters"] == weights_count(finished)
+    assert content["evaluations"] == Run.open(finished).metrics["evaluations"]
+    assert -40 < content["independent_units"]["log_likelihood"] < -20
+
+
+def weights_count(run):
+    return sum(weight.size for weight in weights_of(run))
+
+
+def test_early_stopping_keeps_its_count_over_a_resumption(tiny, tmp_path, monkeypatch):
+    """With a learning rate of next to nothing the first epochs decide by noise alone."""
+    chosen = recipe.load(tiny)[1]
+    chosen = recipe.Recipe(
+        **{
+            **chosen.model_dump(),
+            "epochs": 50,
+            "patience": 2,
+            "optimizer": {"learning_rate": 1e-12},
+        }
+    )
+    run = Run.create(tmp_path / "run", chosen)
+    fitting.fit(run, "tiny", Console(quiet=True))
+    metrics = run.metrics
+    assert metrics["epoch"] == metrics["best_epoch"] + 2 < 50
+    # Resuming a run that has stopped trains no further.
+    fitting.fit(run, "tiny", Console(quiet=True))
+    assert run.metrics["epoch"] == metrics["epoch"]
+
+
+def test_starting_over_an_existing_run_is_refused(finished, tiny):
+    with pytest.raises(ValueError, match=r"holds a run already.*--resume.*--run-dir"):
+        invoke("fit", tiny, "--run-dir", finished)
+    with pytest.raises(ValueError, match="another recipe, number of epochs or seed"):
+        invoke("fit", tiny, "--run-dir", finished, "--resume", "--epochs", 9)
+
+
+def test_resuming_what_is_not_a_run(tiny, tmp_path):
+    with pytest.raises(ValueError, match="is not a run directory"):
+        invoke("fit", tiny, "--run-dir", tmp_path / "nowhere", "--resume")
+    with pytest.raises(ValueError, match="is not a run directory"):
+        invoke("sample", tmp_path)
+
+
+def test_unknown_recipe_names_the_nearest():
+    process = command("fit", "digit")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "Did you mean 'digits'?" in out
+    assert "Traceback" not in out + err
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epochs = 4", "epochs = 0", "epochs: Input should be greater than 0"),
+        ("epochs = 4", "epoch = 4", "epoch: Extra inputs are not permitted"),
+        ("latents = [10, 5]", "latents = []", "model.latents"),
+        ("reweighted_wake_sleep", "reweighted_wake", "Did you mean 'reweighted_wake_sleep'"),
+        ("num_particles = 3", "num_particle = 3", "unexpected keyword argument"),
+        ("num_particles = 3", "num_particles = 0", "must be a positive integer"),
+        ('schedule = "cosine"', 'schedule = "cosin"', "optimizer.schedule"),
+        ("epochs = 4", "epochs = ", "line 3"),
+    ],
+)
+def test_bad_recipes(tiny, old, new, message):
+    tiny.write_text(TINY.replace(old, new))
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        recipe.load(tiny)
+
+
+def test_all_recipes_load_and_make_machines():
+    assert {"digits", "mnist-sbn-200-200-200"} <= set(recipe.names())
+    for name in recipe.names():
+        _, loaded = recipe.load(name)
+        machine = loaded.make_machine(visible=20, num_data=1000)
+        assert machine.latent_units == loaded.model.latents
+
+
+def test_list_shows_recipes():
+    assert "digits-wake-sleep" in invoke("list").output

@@ -1,0 +1,70 @@
+"""What is kept of a finished run: its figures and its samples."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from rws_keras import datasets
+from rws_keras.datasets import BinaryData
+from training.run import Run, read_json, write_json
+
+RESULTS = Path(__file__).with_name("results")
+
+
+def report(run: Run, to: Path) -> Path:
+    """Writes `NAME.json` and, for images, `NAME.png`, named after the run's directory.
+
+    Args:
+        run: A finished run.
+        to: Directory for the files.
+
+    Returns:
+        Path of the JSON file.
+
+    Raises:
+        ValueError: If the run has not been evaluated, as it is at its end.
+    """
+    metrics = run.metrics
+    if not metrics.get("evaluations"):
+        raise ValueError(f"{run.path} is not finished. Go on with it by `fit … --resume`.")
+    to.mkdir(parents=True, exist_ok=True)
+    name = run.path.resolve().name
+    recipe = run.recipe
+    data = datasets.load(recipe.dataset)
+    content = {
+        "recipe": recipe.model_dump(),
+        "run": read_json(run.path / "run.json"),
+        "num_parameters": run.best_machine().count_params(),
+        "epochs": metrics["epoch"],
+        "updates": metrics["epoch"] * recipe.steps_per_epoch(len(data.train)),
+        "best_epoch": metrics["best_epoch"],
+        "seconds": round(metrics["seconds"], 1),
+        "evaluations": metrics["evaluations"],
+        "validation_curve": [round(entry["val_log_likelihood"], 3) for entry in metrics["history"]],
+        "independent_units": independent_units(data),
+    }
+    if run.samples.exists():
+        shutil.copyfile(run.samples, to / f"{name}.png")
+    write_json(to / f"{name}.json", content)
+    return to / f"{name}.json"
+
+
+def independent_units(data: BinaryData) -> dict[str, float]:
+    """Test log-likelihood where every variable is independent with its own frequency.
+
+    The frequencies are those of the training rows with one pseudo-count each way, so that
+    a variable that never changed in training does not make a test row impossible.
+
+    Returns:
+        `log_likelihood` in nats per datum, and its standard error over the data.
+    """
+    on = (data.train.sum(axis=0, dtype=np.int64) + 1.0) / (len(data.train) + 2.0)
+    log_likelihoods = data.test @ np.log(on) + (1 - data.test) @ np.log1p(-on)
+    return {
+        "log_likelihood": float(log_likelihoods.mean()),
+        "log_likelihood_se": float(log_likelihoods.std(ddof=1) / math.sqrt(len(data.test))),
+    }

@@ -153,21 +153,26 @@ def test_an_interrupted_run_goes_on_to_the_same_result(finished, tiny, tmp_path,
     assert_same_result(finished, run)
 
 
-def test_a_crash_while_a_checkpoint_is_written_loses_that_epoch_only(
-    finished, tiny, tmp_path, monkeypatch
-):
-    run = Run.create(tmp_path / "run", recipe.load(tiny)[1])
+def crash_at_epoch(monkeypatch, epoch):
+    """Lets the process die, as it were, while it saves the machine of an epoch."""
     save = keras.Model.save
     saved = []
 
     def crash(machine, path):
-        if len(saved) == 2:
+        if len(saved) == epoch - 1:
             Path(path).write_bytes(b"half")
             raise RuntimeError("power cut")
         saved.append(path)
         save(machine, path)
 
     monkeypatch.setattr("rws_keras.HelmholtzMachine.save", crash)
+
+
+def test_a_crash_while_a_checkpoint_is_written_loses_that_epoch_only(
+    finished, tiny, tmp_path, monkeypatch
+):
+    run = Run.create(tmp_path / "run", recipe.load(tiny)[1])
+    crash_at_epoch(monkeypatch, 3)
     with pytest.raises(RuntimeError, match="power cut"):
         fitting.fit(run, "tiny", Console(quiet=True))
     monkeypatch.undo()
@@ -234,23 +239,24 @@ def weights_count(run):
 
 
 def test_early_stopping_keeps_its_count_over_a_resumption(tiny, tmp_path, monkeypatch):
-    """With a learning rate of next to nothing the first epochs decide by noise alone."""
-    chosen = recipe.load(tiny)[1]
-    chosen = recipe.Recipe(
-        **{
-            **chosen.model_dump(),
-            "epochs": 50,
-            "patience": 2,
-            "optimizer": {"learning_rate": 1e-12},
-        }
-    )
-    run = Run.create(tmp_path / "run", chosen)
+    # So low a learning rate changes no weight: the first epoch stays the best.
+    chosen = {
+        **recipe.load(tiny)[1].model_dump(),
+        "epochs": 50,
+        "patience": 2,
+        "optimizer": {"learning_rate": 1e-30},
+    }
+    run = Run.create(tmp_path / "run", recipe.Recipe(**chosen))
+    crash_at_epoch(monkeypatch, 3)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fitting.fit(run, "tiny", Console(quiet=True))
+    monkeypatch.undo()
     fitting.fit(run, "tiny", Console(quiet=True))
-    metrics = run.metrics
-    assert metrics["epoch"] == metrics["best_epoch"] + 2 < 50
-    # Resuming a run that has stopped trains no further.
+    assert run.metrics["best_epoch"] == 1
+    assert run.metrics["epoch"] == 3
+    # A run that has stopped trains no further.
     fitting.fit(run, "tiny", Console(quiet=True))
-    assert run.metrics["epoch"] == metrics["epoch"]
+    assert run.metrics["epoch"] == 3
 
 
 def test_starting_over_an_existing_run_is_refused(finished, tiny):

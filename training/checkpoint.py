@@ -43,8 +43,8 @@ class Checkpoint(keras.callbacks.Callback):
         state["epoch"] = epoch + 1
         state["seconds"] += time.perf_counter() - self._began
         state["history"].append({key: float(value) for key, value in logs.items()})
-        best = max(entry[_MONITOR] for entry in state["history"])
-        is_best = logs[_MONITOR] >= best
+        best = state["history"][max(state["best_epoch"] - 1, 0)][_MONITOR]
+        is_best = state["epoch"] == 1 or logs[_MONITOR] > best
         if is_best:
             state["best_epoch"] = state["epoch"]
         self._save(is_best)

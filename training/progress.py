@@ -65,6 +65,7 @@ class ProgressBar(keras.callbacks.Callback):
             f"{self.title}: epoch {epoch + 1}/{self.epochs}, train "
             f"{logs['log_likelihood']:.2f}, {likelihood}, {left:.0f} s left",
             highlight=False,
+            soft_wrap=True,
         )
 
     def close(self) -> None:

@@ -64,6 +64,10 @@ class TensorBoard(keras.callbacks.Callback):
         }
         if self.x is not None:
             self.x = check_binary(self.x, self.model.visible_units)
+            seed = tf.constant([0, self.seed])
+            self._gradients = tf.function(
+                lambda: self.model.objective.gradients(self.model, self.x, seed)
+            )
         if self.hyperparameters:
             from tensorboard.plugins.hparams import api as hparams
 
@@ -95,8 +99,7 @@ class TensorBoard(keras.callbacks.Callback):
 
     def _log_gradients(self):
         machine = self.model
-        seed = tf.constant([self.seed, 0])
-        gradients, particles = machine.objective.gradients(machine, self.x, seed)
+        gradients, particles = self._gradients()
         norms = dict(zip([v.path for v in machine.trainable_variables], gradients, strict=True))
         for stack, name in [(machine.p_layers, "p"), (machine.q_layers, "q")]:
             for index, layer in enumerate(stack):

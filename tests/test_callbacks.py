@@ -36,13 +36,13 @@ def logs(request, tmp_path_factory):
 def test_curves_of_training_and_validation(logs):
     train, validation, history = logs
     for name, tag in [
-        ("log_likelihood", "likelihood/log_likelihood"),
-        ("elbo", "likelihood/elbo"),
-        ("ess", "particles/effective_sample_size"),
-        ("kl_1", "kl/layer_1"),
-        ("kl_2", "kl/layer_2"),
-        ("entropy_1", "entropy/layer_1"),
-        ("entropy_2", "entropy/layer_2"),
+        ("log_likelihood", "estimates/log_likelihood"),
+        ("elbo", "estimates/elbo"),
+        ("ess", "estimates/effective_sample_size"),
+        ("kl_1", "layers/kl_1"),
+        ("kl_2", "layers/kl_2"),
+        ("entropy_1", "layers/entropy_1"),
+        ("entropy_2", "layers/entropy_2"),
     ]:
         for split, key in [(train, name), (validation, f"val_{name}")]:
             assert list(split[tag]) == [1, 2]
@@ -67,6 +67,10 @@ def test_images(logs):
         assert image.std() > 0
 
 
+def test_learning_rate(logs):
+    np.testing.assert_allclose(list(logs[0]["training/learning_rate"].values()), 1e-2)
+
+
 def test_hyperparameters(logs):
     assert "_hparams_/session_start_info" in logs[0]
 
@@ -76,7 +80,7 @@ def test_receptive_fields_are_the_strongest_first():
     kernel = np.array([[1, 1, 0, 0], [0, 0, -4, 0], [0, 0, 0, 2]], np.float32)
     machine.p_layers[0].kernel.assign(kernel)
     fields = receptive_fields(machine, 2)
-    np.testing.assert_allclose(fields, [[0.5, 0.5, 0, 0.5], [0.5, 0.5, 0.5, 0.75]])
+    np.testing.assert_allclose(fields, [[0.5, 0.5, 0, 0.5], [0.5, 0.5, 0.5, 1.0]])
 
 
 def test_tiles_and_png(tmp_path):

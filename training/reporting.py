@@ -35,9 +35,12 @@ def report(run: Run, to: Path) -> Path:
     name = run.path.resolve().name
     recipe = run.recipe
     data = datasets.load(recipe.dataset)
+    about = read_json(run.path / "run.json")
+    # Where the directory lay on that machine is of no interest to anyone else.
+    about["command"] = about["command"].replace(str(run.path), f"runs/{name}")
     content = {
         "recipe": recipe.model_dump(),
-        "run": read_json(run.path / "run.json"),
+        "run": about,
         "num_parameters": run.best_machine().count_params(),
         "epochs": metrics["epoch"],
         "updates": metrics["epoch"] * recipe.steps_per_epoch(len(data.train)),

@@ -11,12 +11,12 @@ import tensorflow as tf
 from rws_keras.callbacks.images import tile_images
 from rws_keras.checks import check_binary
 
-# Where a curve is shown: the part before the slash is TensorBoard's group.
-_GROUPS = {
-    "log_likelihood": "likelihood/log_likelihood",
-    "elbo": "likelihood/elbo",
-    "ess": "particles/effective_sample_size",
-    "learning_rate": "training/learning_rate",
+# Where a curve is shown: the part before the slash is TensorBoard's group. Groups are sorted
+# by name and only the first ones are open, so the likelihood's comes first.
+_TAGS = {
+    "log_likelihood": "estimates/log_likelihood",
+    "elbo": "estimates/elbo",
+    "ess": "estimates/effective_sample_size",
 }
 
 
@@ -86,6 +86,9 @@ class TensorBoard(keras.callbacks.Callback):
                     if tag := _tag(name):
                         tf.summary.scalar(tag, value)
         with self._writers["train"].as_default(step):
+            # Several optimizers have no rate in common.
+            if (rate := getattr(self.model.optimizer, "learning_rate", None)) is not None:
+                tf.summary.scalar("training/learning_rate", rate)
             if self.x is not None:
                 self._log_gradients()
             if self.image_shape is not None:
@@ -130,15 +133,13 @@ def receptive_fields(machine, count: int) -> np.ndarray:
         count: How many to return at most, by decreasing norm.
 
     Returns:
-        Array `[count, visible]` in [0, 1], 0.5 standing for a weight of zero.
+        Array `[count, visible]` in [0, 1]: 0.5 stands for a weight of zero, and each row's
+        largest weight is 0 or 1.
     """
     kernel = keras.ops.convert_to_numpy(machine.p_layers[0].kernel)
     kernel = kernel[np.argsort(-np.linalg.norm(kernel, axis=1))[:count]]
-    return 0.5 + 0.5 * kernel / max(np.abs(kernel).max(), 1e-12)
+    return 0.5 + 0.5 * kernel / np.maximum(np.abs(kernel).max(axis=1, keepdims=True), 1e-12)
 
 
 def _tag(name: str) -> str | None:
-    for statistic in ("kl", "entropy"):
-        if name.startswith(f"{statistic}_"):
-            return f"{statistic}/layer_{name.removeprefix(f'{statistic}_')}"
-    return _GROUPS.get(name)
+    return f"layers/{name}" if name.startswith(("kl_", "entropy_")) else _TAGS.get(name)

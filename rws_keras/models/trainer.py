@@ -1,0 +1,227 @@
+"""Training and evaluating a machine the Keras way."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from rws_keras.checks import check_binary, check_positive_integer
+from rws_keras.models.metrics import MachineMetrics
+from rws_keras.models.particles import statistics_of
+
+
+class MachineTrainer(keras.Model):
+    """`compile`, `fit`, `evaluate` and `predict` of a machine.
+
+    The machine itself, with its layers and its particles, is the subclass
+    `HelmholtzMachine`.
+    """
+
+    def _prepare_training(self, num_latent_layers: int) -> None:
+        self.statistics = MachineMetrics(num_latent_layers)
+        self.objective = None
+        self.num_particles = 100
+        # Seed of the noise in `evaluate` and `predict`, counted up batch by batch. It is
+        # apart from the training noise: evaluating does not change how training goes on.
+        self._evaluation_seed = tf.Variable([0, 0], dtype=tf.int32, trainable=False)
+
+    def compile(
+        self,
+        optimizer="adam",
+        objective=None,
+        q_optimizer=None,
+        num_particles=100,
+        run_eagerly=False,
+        steps_per_execution=1,
+        jit_compile=False,
+    ) -> None:
+        """Configures the machine for training and evaluation.
+
+        Args:
+            optimizer: Keras optimizer, or its name.
+            objective: An `rws_keras.objectives.Objective`. Only `fit` needs it.
+            q_optimizer: An optimizer of its own for the Q layers; by default `optimizer`
+                updates both stacks.
+            num_particles: K of `evaluate`, `predict` and the validation during `fit`.
+            run_eagerly: As in Keras.
+            steps_per_execution: As in Keras.
+            jit_compile: Whether to compile the steps with XLA. Off by default, where
+                Keras would choose `"auto"`: on a CPU XLA's random generator is some 30
+                times slower than TensorFlow's and the whole step about three times.
+        """
+        self.num_particles = check_positive_integer(num_particles, "num_particles")
+        if objective is not None and not hasattr(objective, "gradients"):
+            raise ValueError(
+                "`objective` must be an rws_keras.objectives.Objective, for instance "
+                f"ReweightedWakeSleep(num_particles=5); got {objective!r}."
+            )
+        self.objective = objective
+        self._compile_arguments = {
+            "optimizer": optimizer,
+            "objective": objective,
+            "q_optimizer": q_optimizer,
+            "num_particles": num_particles,
+        }
+        super().compile(
+            optimizer=self._join_optimizers(optimizer, q_optimizer),
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+        )
+
+    def _join_optimizers(self, p_optimizer, q_optimizer):
+        p_optimizer = keras.optimizers.get(p_optimizer)
+        if q_optimizer is None:
+            return p_optimizer
+        paths = [variable.path for layer in self.q_layers for variable in layer.variables]
+        everywhere = [variable.path for variable in self.trainable_variables]
+        if len(set(everywhere)) < len(everywhere):
+            raise ValueError("With a `q_optimizer` the layers need names of their own.")
+        q_optimizer = keras.optimizers.get(q_optimizer)
+        return keras.optimizers.MultiOptimizer(
+            keras.optimizers.OptimizerMap(p_optimizer, dict.fromkeys(paths, q_optimizer))
+        )
+
+    def get_compile_config(self) -> dict | None:
+        if not self.compiled:
+            return None
+        return keras.saving.serialize_keras_object(self._compile_arguments)
+
+    def compile_from_config(self, config: dict) -> None:
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self) -> list:
+        return [self.statistics]
+
+    def call(self, x):
+        """The log-likelihood of each datum in nats `[N]`, with the compiled K."""
+        seed = self._evaluation_seed + tf.constant([0, 0])
+        self._evaluation_seed.assign_add([0, 1])
+        x = self._unpack(x)
+        return self._stream(x, self.num_particles, seed)[0].likelihood.log_likelihood
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0],)
+
+    def train_step(self, data):
+        """Applies the objective's gradients once."""
+        x = self._unpack(data)
+        seed = tf.cast(self.seed_generator.next(), tf.int32)
+        gradients, particles = self.objective.gradients(self, x, seed)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        self.statistics.update_state(statistics_of(particles))
+        return self._report(self.objective.num_particles)
+
+    def test_step(self, data):
+        """Estimates the likelihood of a batch."""
+        x = self._unpack(data)
+        seed = self._evaluation_seed + tf.constant([0, 0])
+        self._evaluation_seed.assign_add([0, 1])
+        self.statistics.update_state(self._stream(x, self.num_particles, seed)[0])
+        return self._report(self.num_particles)
+
+    def predict_step(self, data):
+        return self(data)
+
+    def _report(self, num_particles):
+        return {**self.statistics.result(), "num_particles": tf.constant(num_particles)}
+
+    def _unpack(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if y is not None or sample_weight is not None:
+            raise ValueError(
+                "A Helmholtz machine models the data alone: pass `x` only, without targets "
+                "or sample weights."
+            )
+        return check_binary(x, self.visible_units)
+
+    def fit(self, x=None, *args, **kwargs):
+        """Trains the machine; arguments as in `keras.Model.fit`, without targets.
+
+        Raises:
+            ValueError: If the machine is not compiled with an objective, or arrays among
+                the data are not binary data of the machine's width. (A `tf.data` pipeline
+                is checked batch by batch, with a `tf.errors.InvalidArgumentError`.)
+        """
+        if self.objective is None:
+            raise ValueError(
+                "`fit` needs an objective: call compile(optimizer, objective) first, for "
+                "instance with rws_keras.objectives.ReweightedWakeSleep(num_particles=5)."
+            )
+        self._check_arrays(x, kwargs.get("validation_data"))
+        return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, x=None, *args, num_particles=None, seed=0, **kwargs):
+        """Estimates the mean log-likelihood; arguments as in `keras.Model.evaluate`.
+
+        The memory needed does not grow with `num_particles`. The result depends on the
+        seed and the batch size only, not on what was trained or evaluated before.
+
+        Args:
+            x: Binary data, as in Keras.
+            *args: As in Keras.
+            num_particles: K; the compiled `num_particles` by default.
+            seed: Integer, seeds the particles.
+            **kwargs: As in Keras. With `return_dict=True` the result names what it holds:
+                `log_likelihood` in nats per datum with `log_likelihood_se`, its standard
+                error over the data, `num_particles`, `num_data`, and more.
+
+        Returns:
+            A dict or a list of floats, as in Keras.
+        """
+        self._check_arrays(x)
+        with _Evaluating(self, num_particles, seed):
+            return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x, *args, num_particles=None, seed=0, **kwargs):
+        """The log-likelihood of each datum; arguments as in `keras.Model.predict`.
+
+        Args:
+            x: Binary data, as in Keras.
+            *args: As in Keras.
+            num_particles: K; the compiled `num_particles` by default.
+            seed: Integer, seeds the particles.
+            **kwargs: As in Keras.
+
+        Returns:
+            A NumPy array `[N]`, in nats.
+        """
+        self._check_arrays(x)
+        with _Evaluating(self, num_particles, seed):
+            return super().predict(x, *args, **kwargs)
+
+    def _check_arrays(self, *data):
+        for x in data:
+            if isinstance(x, np.ndarray | list | tf.Tensor):
+                check_binary(x, self.visible_units)
+
+
+class _Evaluating:
+    """Sets K and the seed for the time of one `evaluate` or `predict`."""
+
+    def __init__(self, machine, num_particles, seed):
+        self.machine = machine
+        self.num_particles = (
+            machine.num_particles
+            if num_particles is None
+            else check_positive_integer(num_particles, "num_particles")
+        )
+        machine._evaluation_seed.assign([seed, 0])
+
+    def __enter__(self):
+        self.usual = self.machine.num_particles
+        self._set(self.num_particles)
+        if not self.machine.compiled:
+            self.machine.compile(num_particles=self.num_particles)
+
+    def __exit__(self, *_):
+        self._set(self.usual)
+
+    def _set(self, num_particles):
+        # K is part of the traced functions.
+        if num_particles != self.machine.num_particles:
+            self.machine.num_particles = num_particles
+            self.machine.test_function = self.machine.predict_function = None

@@ -1,0 +1,78 @@
+"""The README: its figures are those of the committed results, and its example runs."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "training" / "results"
+
+
+def result(name):
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def figure(entry, sign=1):
+    """A likelihood as the README writes it: value and, in brackets, standard error."""
+    return f"{sign * entry['log_likelihood']:.2f} ({entry['log_likelihood_se']:.2f})"
+
+
+def evaluation(name, split, num_particles):
+    (entry,) = (
+        entry
+        for entry in result(name)["evaluations"]
+        if (entry["split"], entry["num_particles"]) == (split, num_particles)
+    )
+    return entry
+
+
+def rows(heading):
+    """Rows of the table that stands below a heading, without the title and the rule."""
+    section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
+    table = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+
+
+def test_figures_of_the_demonstration():
+    names = ["digits", "digits-k1", "digits-wake-sleep"]
+    expected = [figure(evaluation(name, "test", 1000)) for name in names]
+    expected.append(figure(result("digits")["independent_units"]))
+    assert [row[1] for row in rows("Two commands")] == expected
+
+
+def test_figures_of_the_real_run():
+    expected = []
+    for name in ("mnist-sbn-200-200-200", "mnist-wake-sleep-200-200-200"):
+        likelihoods = [("validation", 100), ("validation", 1000), ("test", 1000)]
+        expected.append(
+            [
+                *(figure(evaluation(name, *which), sign=-1) for which in likelihoods),
+                f"{result(name)['seconds'] / 60:.0f}",
+            ]
+        )
+        assert result(name)["updates"] == 60_000
+        assert result(name)["epochs"] == 120
+    assert [row[1:] for row in rows("A real run")] == expected
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_results_belong_to_the_recipes_of_today(path):
+    from training import recipe
+
+    assert recipe.Recipe(**json.loads(path.read_text())["recipe"]) == recipe.load(path.stem)[1]
+
+
+def test_the_example_runs(tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    assert (tmp_path / "digits.keras").exists()
+    assert "'num_particles': 1000" in capsys.readouterr().out
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\(([^)]+)\)", README):
+        assert link.startswith("https://") or (ROOT / link).exists(), link

@@ -11,14 +11,14 @@ _NOT_BINARY = (
 )
 
 
-def check_positive_integer(value, name: str) -> int:
+def check_positive_integer(value: object, name: str) -> int:
     """Returns `value` as an int, or raises a `ValueError` that names the argument."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
     return int(value)
 
 
-def check_binary(x, units: int) -> tf.Tensor:
+def check_binary(x: np.ndarray | tf.Tensor, units: int) -> tf.Tensor:
     """Returns binary data as a float32 tensor `[N, units]`.
 
     Outside a graph the values are checked at once; inside a graph (a `tf.data` pipeline

@@ -54,6 +54,8 @@ def tiny(tmp_path):
 def command(*arguments):
     """Runs `python -m training` in a process of its own; returns the process."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    # Where the tests run in the background, SIGINT is ignored, and a child would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, "-m", "training", *map(str, arguments)],
         cwd=ROOT,

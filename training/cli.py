@@ -113,7 +113,7 @@ def list_() -> None:
             name, entry.dataset, "-".join(map(str, entry.model.latents)), entry.description
         )
     console.print(table)
-    runs = [Run(path.parent) for path in sorted(Path("runs").glob("*/recipe.json"))]
+    runs = [Run(path.parent) for path in sorted(Path("runs").rglob("recipe.json"))]
     if runs:
         table = Table(Column("run", no_wrap=True), "epochs", "best", "validation (nats)")
         for run in runs:

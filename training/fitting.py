@@ -41,8 +41,10 @@ def fit(run: Run, name: str, console: Console) -> HelmholtzMachine:
         _train(run, name, console, data, machine, checkpoint, first_epoch)
     machine = run.best_machine()
     if not run.metrics.get("evaluations"):
+        num_particles = recipe.evaluation.num_particles
+        console.print(f"{name}: estimating likelihoods with K = {num_particles:,}", highlight=False)
         for split in ("validation", "test"):
-            evaluate(run, machine, data, split, recipe.evaluation.num_particles)
+            evaluate(run, machine, data, split, num_particles)
     if data.image_shape:
         draw_samples(machine, data, run.samples, num_samples=100, seed=recipe.seed)
     return machine

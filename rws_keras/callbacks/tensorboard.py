@@ -47,7 +47,13 @@ class TensorBoard(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, log_dir, x=None, image_shape=None, hyperparameters=None, num_images=64, seed=0
+        self,
+        log_dir: str | os.PathLike,
+        x: np.ndarray | tf.Tensor | None = None,
+        image_shape: tuple[int, int] | None = None,
+        hyperparameters: dict | None = None,
+        num_images: int = 64,
+        seed: int = 0,
     ):
         super().__init__()
         self.log_dir = os.fspath(log_dir)

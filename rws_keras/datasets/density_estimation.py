@@ -58,7 +58,7 @@ class DensityEstimation(tfds.core.GeneratorBasedBuilder):
         for name, width in WIDTHS.items()
     ]
 
-    def __init__(self, *, source_dir=None, **kwargs):
+    def __init__(self, *, source_dir: str | None = None, **kwargs):
         self.source_dir = source_dir
         super().__init__(**kwargs)
 

@@ -27,7 +27,13 @@ class AutoregressiveBernoulli(BinaryDistribution):
         name: Name of the distribution.
     """
 
-    def __init__(self, shift, kernel, validate_args=False, name="AutoregressiveBernoulli"):
+    def __init__(
+        self,
+        shift: tf.Tensor,
+        kernel: tf.Tensor,
+        validate_args: bool = False,
+        name: str = "AutoregressiveBernoulli",
+    ):
         parameters = dict(locals())
         with tf.name_scope(name) as name:
             self.shift = tf.convert_to_tensor(shift, tf.float32, name="shift")
@@ -51,7 +57,7 @@ class AutoregressiveBernoulli(BinaryDistribution):
     def _event_shape_tensor(self):
         return tf.shape(self.shift)[-1:]
 
-    def conditional_logits(self, value):
+    def conditional_logits(self, value: tf.Tensor) -> tf.Tensor:
         return self.shift + tf.tensordot(value, self.kernel, 1)
 
     def _ancestral_sample(self, noise):

@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 tfd = tfp.distributions
 
 
-def stateless_seed(seed) -> tf.Tensor:
+def stateless_seed(seed: int | tf.Tensor | None) -> tf.Tensor:
     """A seed as an int32 tensor `[2]`.
 
     An int always stands for the same noise; TFP itself would make it depend on how many
@@ -23,7 +23,7 @@ def stateless_seed(seed) -> tf.Tensor:
     return tf.constant([0, seed]) if isinstance(seed, int) else tfp.random.sanitize_seed(seed)
 
 
-def uniform_noise(shape: tf.Tensor, seed) -> tf.Tensor:
+def uniform_noise(shape: tf.Tensor, seed: int | tf.Tensor | None) -> tf.Tensor:
     """Uniform float32 noise from the open interval (0, 1).
 
     TensorFlow's uniform numbers are multiples of 2^-23 and include zero, so `u < p`

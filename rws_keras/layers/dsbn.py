@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 
 from rws_keras.layers.sbn import FactorizedBernoulli
@@ -27,7 +29,13 @@ class DSBN(StochasticLayer):
         - [Bornschein & Bengio, 2015](https://arxiv.org/abs/1406.2751)
     """
 
-    def __init__(self, units, hidden_units=None, activation="tanh", **kwargs):
+    def __init__(
+        self,
+        units: int,
+        hidden_units: int | None = None,
+        activation: str | Callable = "tanh",
+        **kwargs,
+    ):
         super().__init__(units, **kwargs)
         self.hidden_units = int(hidden_units or self.units)
         self.activation = keras.activations.get(activation)
@@ -44,7 +52,7 @@ class DSBN(StochasticLayer):
         hidden = self.activation(affine(given, hidden_kernel, self.hidden_bias))
         return FactorizedBernoulli(affine(hidden, self.kernel, self.bias))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "hidden_units": self.hidden_units,

@@ -30,12 +30,12 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
 
     def __init__(
         self,
-        shift,
-        hidden_shift,
-        encoder,
-        decoder,
-        validate_args=False,
-        name="NeuralAutoregressiveBernoulli",
+        shift: tf.Tensor,
+        hidden_shift: tf.Tensor,
+        encoder: tf.Tensor,
+        decoder: tf.Tensor,
+        validate_args: bool = False,
+        name: str = "NeuralAutoregressiveBernoulli",
     ):
         parameters = dict(locals())
         with tf.name_scope(name) as name:
@@ -60,7 +60,7 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
     def _event_shape_tensor(self):
         return tf.shape(self.shift)[-1:]
 
-    def conditional_logits(self, value):
+    def conditional_logits(self, value: tf.Tensor) -> tf.Tensor:
         batch = tf.broadcast_dynamic_shape(tf.shape(value)[:-1], tf.shape(self.hidden_shift)[:-1])
         value, hidden_shift = _flatten_rows(batch, value, self.hidden_shift)
         logits = _hidden_logits(value, hidden_shift, self.encoder, self.decoder)
@@ -217,7 +217,7 @@ class NADE(StochasticLayer):
         - [Bornschein & Bengio, 2015](https://arxiv.org/abs/1406.2751)
     """
 
-    def __init__(self, units, hidden_units=None, **kwargs):
+    def __init__(self, units: int, hidden_units: int | None = None, **kwargs):
         super().__init__(units, **kwargs)
         self.hidden_units = int(hidden_units or self.units)
 
@@ -239,5 +239,5 @@ class NADE(StochasticLayer):
             self.decoder,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "hidden_units": self.hidden_units}

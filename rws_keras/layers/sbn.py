@@ -22,7 +22,9 @@ class FactorizedBernoulli(BinaryDistribution):
         name: Name of the distribution.
     """
 
-    def __init__(self, logits, validate_args=False, name="FactorizedBernoulli"):
+    def __init__(
+        self, logits: tf.Tensor, validate_args: bool = False, name: str = "FactorizedBernoulli"
+    ):
         parameters = dict(locals())
         with tf.name_scope(name) as name:
             self.logits = tf.convert_to_tensor(logits, tf.float32, name="logits")
@@ -38,7 +40,7 @@ class FactorizedBernoulli(BinaryDistribution):
     def _event_shape_tensor(self):
         return tf.shape(self.logits)[-1:]
 
-    def conditional_logits(self, value):
+    def conditional_logits(self, value: tf.Tensor) -> tf.Tensor:
         return self.logits
 
     def _ancestral_sample(self, noise):

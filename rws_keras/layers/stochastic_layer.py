@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from rws_keras.layers.distribution import BinaryDistribution
 
+Initializer = str | dict | keras.initializers.Initializer
+
 
 class StochasticLayer(keras.layers.Layer):
     """A layer of binary stochastic units: a conditional distribution as a Keras layer.
@@ -30,7 +32,11 @@ class StochasticLayer(keras.layers.Layer):
     """
 
     def __init__(
-        self, units, kernel_initializer="glorot_uniform", bias_initializer="zeros", **kwargs
+        self,
+        units: int,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        **kwargs,
     ):
         super().__init__(**kwargs)
         if isinstance(units, bool) or int(units) != units or units < 1:
@@ -47,7 +53,7 @@ class StochasticLayer(keras.layers.Layer):
         """Whether the layer was built without a parent."""
         return self.built and self.given_units is None
 
-    def build(self, given_shape=None) -> None:
+    def build(self, given_shape: tuple[int | None, ...] | None = None) -> None:
         """Creates the weights.
 
         Args:
@@ -98,11 +104,11 @@ class StochasticLayer(keras.layers.Layer):
             self.build(given_shape)
         return self._distribution(given)
 
-    def call(self, given):
+    def call(self, given: tf.Tensor) -> tf.Tensor:
         """Draws one sample `[..., units]` given parents `[..., parent units]`."""
         return self.distribution(given).sample(seed=keras.random.randint((2,), 0, 2**31 - 1))
 
-    def compute_output_shape(self, given_shape):
+    def compute_output_shape(self, given_shape: tuple | None) -> tuple:
         return (*(given_shape or ())[:-1], self.units)
 
     def get_build_config(self) -> dict:

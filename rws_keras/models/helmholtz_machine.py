@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from rws_keras import layers
@@ -13,6 +14,9 @@ from rws_keras.layers.distribution import stateless_seed
 from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples
 from rws_keras.models.streaming import stream_particles
 from rws_keras.models.trainer import MachineTrainer
+
+Data = np.ndarray | tf.Tensor
+Seed = int | tf.Tensor | None
 
 
 @keras.saving.register_keras_serializable(package="rws_keras")
@@ -44,7 +48,14 @@ class HelmholtzMachine(MachineTrainer):
         - [Bornschein & Bengio, 2015](https://arxiv.org/abs/1406.2751)
     """
 
-    def __init__(self, p_layers, q_layers, seed=None, name=None, **kwargs):
+    def __init__(
+        self,
+        p_layers: Sequence[layers.StochasticLayer],
+        q_layers: Sequence[layers.StochasticLayer],
+        seed: int | None = None,
+        name: str | None = None,
+        **kwargs,
+    ):
         super().__init__(name=name, **kwargs)
         self.p_layers = list(p_layers)
         self.q_layers = list(q_layers)
@@ -146,7 +157,7 @@ class HelmholtzMachine(MachineTrainer):
     # The two stacks.
 
     def infer(
-        self, x: tf.Tensor, num_particles: int, seed
+        self, x: tf.Tensor, num_particles: int, seed: tf.Tensor
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Draws `h ~ q(h | x)`.
 
@@ -170,7 +181,7 @@ class HelmholtzMachine(MachineTrainer):
             sample_shape = []
         return latents, log_q
 
-    def dream(self, num_samples: int, seed) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def dream(self, num_samples: int, seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Draws `(x, h) ~ p(x, h)`.
 
         Args:
@@ -209,7 +220,7 @@ class HelmholtzMachine(MachineTrainer):
             for layer, value, parent in zip(self.q_layers, latents, parents, strict=True)
         ]
 
-    def sample_posterior(self, x, num_particles: int, seed=None) -> Particles:
+    def sample_posterior(self, x: Data, num_particles: int, seed: Seed = None) -> Particles:
         """Draws K particles from Q with their log-weights.
 
         Args:
@@ -226,7 +237,7 @@ class HelmholtzMachine(MachineTrainer):
 
     # What a user asks of a trained machine.
 
-    def sample(self, num_samples: int, seed=None) -> Samples:
+    def sample(self, num_samples: int, seed: Seed = None) -> Samples:
         """Draws from P.
 
         Args:
@@ -241,7 +252,9 @@ class HelmholtzMachine(MachineTrainer):
         mean = self.p_layers[0].distribution(latents[0]).conditional_probs(x)
         return Samples(x, latents, tf.broadcast_to(mean, tf.shape(x)))
 
-    def log_likelihood(self, x, num_particles: int = 100, seed=None) -> LikelihoodEstimate:
+    def log_likelihood(
+        self, x: Data, num_particles: int = 100, seed: Seed = None
+    ) -> LikelihoodEstimate:
         """Estimates `log p(x)` of each datum by importance sampling from Q.
 
         The memory needed does not grow with `num_particles`.
@@ -263,7 +276,9 @@ class HelmholtzMachine(MachineTrainer):
         statistics, _ = self._estimate(x, tf.constant(num_particles), seed)
         return statistics.likelihood
 
-    def posterior_mean(self, x, num_particles: int = 100, seed=None) -> list[tf.Tensor]:
+    def posterior_mean(
+        self, x: Data, num_particles: int = 100, seed: Seed = None
+    ) -> list[tf.Tensor]:
         """Estimates `E[h_l | x]` under P's posterior, by importance-weighted particles.
 
         Args:
@@ -276,7 +291,7 @@ class HelmholtzMachine(MachineTrainer):
         """
         return self._posterior_expectation(x, num_particles, seed, "latents")
 
-    def reconstruct(self, x, num_particles: int = 100, seed=None) -> tf.Tensor:
+    def reconstruct(self, x: Data, num_particles: int = 100, seed: Seed = None) -> tf.Tensor:
         """Estimates the visible means `E[p(x' = 1 | h_1)]` over the posterior of `x`.
 
         Args:

@@ -21,7 +21,7 @@ class MachineMetrics(keras.metrics.Metric):
         name: Name of the metric.
     """
 
-    def __init__(self, num_latent_layers, name="machine_metrics"):
+    def __init__(self, num_latent_layers: int, name: str = "machine_metrics"):
         super().__init__(name=name, dtype="float64")
         layers = range(1, num_latent_layers + 1)
         self.names = [

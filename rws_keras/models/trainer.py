@@ -28,13 +28,13 @@ class MachineTrainer(keras.Model):
 
     def compile(
         self,
-        optimizer="adam",
+        optimizer: str | keras.optimizers.Optimizer = "adam",
         objective=None,
-        q_optimizer=None,
-        num_particles=100,
-        run_eagerly=False,
-        steps_per_execution=1,
-        jit_compile=False,
+        q_optimizer: str | keras.optimizers.Optimizer | None = None,
+        num_particles: int = 100,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool = False,
     ) -> None:
         """Configures the machine for training and evaluation.
 
@@ -96,7 +96,7 @@ class MachineTrainer(keras.Model):
     def metrics(self) -> list:
         return [self.statistics]
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         """The log-likelihood of each datum in nats `[N]`, with the compiled K."""
         seed = self._evaluation_seed + tf.constant([0, 0])
         self._evaluation_seed.assign_add([0, 1])
@@ -138,7 +138,7 @@ class MachineTrainer(keras.Model):
             )
         return check_binary(x, self.visible_units)
 
-    def fit(self, x=None, *args, **kwargs):
+    def fit(self, x=None, *args, **kwargs) -> keras.callbacks.History:
         """Trains the machine; arguments as in `keras.Model.fit`, without targets.
 
         Raises:
@@ -154,7 +154,9 @@ class MachineTrainer(keras.Model):
         self._check_arrays(x, kwargs.get("validation_data"))
         return super().fit(x, *args, **kwargs)
 
-    def evaluate(self, x=None, *args, num_particles=None, seed=0, **kwargs):
+    def evaluate(
+        self, x=None, *args, num_particles: int | None = None, seed: int = 0, **kwargs
+    ) -> dict | list:
         """Estimates the mean log-likelihood; arguments as in `keras.Model.evaluate`.
 
         The memory needed does not grow with `num_particles`. The result depends on the
@@ -176,7 +178,9 @@ class MachineTrainer(keras.Model):
         with _Evaluating(self, num_particles, seed):
             return super().evaluate(x, *args, **kwargs)
 
-    def predict(self, x, *args, num_particles=None, seed=0, **kwargs):
+    def predict(
+        self, x, *args, num_particles: int | None = None, seed: int = 0, **kwargs
+    ) -> np.ndarray:
         """The log-likelihood of each datum; arguments as in `keras.Model.predict`.
 
         Args:

@@ -39,7 +39,14 @@ class ReweightedWakeSleep(Objective):
         - [Bornschein & Bengio, 2015](https://arxiv.org/abs/1406.2751)
     """
 
-    def __init__(self, num_particles=5, wake_p=True, wake_q=True, sleep_q=True, num_dreams=None):
+    def __init__(
+        self,
+        num_particles: int = 5,
+        wake_p: bool | float = True,
+        wake_q: bool | float = True,
+        sleep_q: bool | float = True,
+        num_dreams: int | None = None,
+    ):
         super().__init__(num_particles)
         for name, scale in [("wake_p", wake_p), ("wake_q", wake_q), ("sleep_q", sleep_q)]:
             if not isinstance(scale, bool | int | float) or not 0 <= scale < math.inf:
@@ -51,7 +58,7 @@ class ReweightedWakeSleep(Objective):
             None if num_dreams is None else check_positive_integer(num_dreams, "num_dreams")
         )
 
-    def draw(self, machine, x, seed):
+    def draw(self, machine, x: tf.Tensor, seed: tf.Tensor) -> Draws:
         wake_seed, sleep_seed = tf.unstack(tf.random.split(seed))
         latents, log_q = machine.infer(x, self.num_particles, wake_seed)
         dream = None
@@ -59,7 +66,7 @@ class ReweightedWakeSleep(Objective):
             dream = machine.dream(self.num_dreams or tf.shape(x)[0], sleep_seed)
         return Draws(latents, log_q, dream)
 
-    def loss(self, machine, x, draws):
+    def loss(self, machine, x: tf.Tensor, draws: Draws) -> tuple[tf.Tensor, Particles]:
         latents = draws.latents
         particles = Particles(latents, machine.log_p(x, latents), draws.log_q)
         weights = tf.stop_gradient(particles.normalized_weights)
@@ -72,7 +79,7 @@ class ReweightedWakeSleep(Objective):
             loss -= self.sleep_q * tf.reduce_mean(tf.add_n(machine.log_q(*draws.dream)))
         return loss, particles
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "wake_p": self.wake_p,
@@ -100,10 +107,15 @@ class WakeSleep(ReweightedWakeSleep):
         - [Hinton et al., 1995](https://doi.org/10.1126/science.7761831)
     """
 
-    def __init__(self, wake_p=True, sleep_q=True, num_dreams=None):
+    def __init__(
+        self,
+        wake_p: bool | float = True,
+        sleep_q: bool | float = True,
+        num_dreams: int | None = None,
+    ):
         super().__init__(1, wake_p=wake_p, wake_q=False, sleep_q=sleep_q, num_dreams=num_dreams)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         config = super().get_config()
         del config["num_particles"], config["wake_q"]
         return config

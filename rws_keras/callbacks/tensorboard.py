@@ -109,10 +109,10 @@ class TensorBoard(keras.callbacks.Callback):
     def _log_gradients(self):
         machine = self.model
         gradients, particles = self._gradients()
-        norms = dict(zip([v.path for v in machine.trainable_variables], gradients, strict=True))
+        by_variable = dict(zip(map(id, machine.trainable_variables), gradients, strict=True))
         for stack, name in [(machine.p_layers, "p"), (machine.q_layers, "q")]:
             for index, layer in enumerate(stack):
-                own = [norms[v.path] for v in layer.trainable_variables]
+                own = [by_variable[id(v)] for v in layer.trainable_variables]
                 if own:
                     tf.summary.scalar(f"gradient_norm/{name}_{index}", tf.linalg.global_norm(own))
         tf.summary.histogram("particles/normalized_weights", particles.normalized_weights)

@@ -34,6 +34,9 @@ def fit(run: Run, name: str, console: Console) -> HelmholtzMachine:
     machine, state = latest(run)
     if machine is None:
         machine = recipe.make_machine(data.train.shape[1], len(data.train))
+    else:
+        # A crash may have come between the checkpoint and the metrics.
+        run.update_metrics(**state)
     checkpoint = Checkpoint(run, recipe.patience, state)
     first_epoch = checkpoint.state["epoch"]
     stopped = recipe.patience and first_epoch - checkpoint.state["best_epoch"] >= recipe.patience

@@ -314,6 +314,8 @@ def test_bad_numbers_of_particles(num_particles, binary):
         ReweightedWakeSleep(num_particles)
     with pytest.raises(ValueError, match="`num_particles` must be a positive integer"):
         make().log_likelihood(binary(2, 12), num_particles)
+    with pytest.raises(ValueError, match="`num_particles` must be a positive integer"):
+        make().sample_posterior(binary(2, 12), num_particles)
 
 
 @pytest.mark.parametrize("scale", [-1, float("nan"), float("inf"), "on"])

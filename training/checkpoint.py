@@ -62,10 +62,9 @@ class Checkpoint(keras.callbacks.Callback):
         if is_best:
             # Before the epoch itself: after a crash in between the epoch is trained anew,
             # to the same machine.
-            link = self.run.checkpoints / "best.partial"
-            link.unlink(missing_ok=True)
-            os.link(temporary / "machine.keras", link)
-            os.replace(link, self.run.best)
+            best = self.run.checkpoints / "best.partial"
+            shutil.copyfile(temporary / "machine.keras", best)
+            os.replace(best, self.run.best)
         shutil.rmtree(directory, ignore_errors=True)
         os.replace(temporary, directory)
         for old in _epochs(self.run)[:-_KEPT]:

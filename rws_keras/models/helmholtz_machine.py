@@ -231,6 +231,8 @@ class HelmholtzMachine(MachineTrainer):
         Returns:
             `Particles` with shapes `[K, N, …]`.
         """
+        if not tf.is_tensor(num_particles):
+            num_particles = check_positive_integer(num_particles, "num_particles")
         x = check_binary(x, self.visible_units)
         latents, log_q = self.infer(x, num_particles, stateless_seed(seed))
         return Particles(latents, self.log_p(x, latents), log_q)

@@ -6,8 +6,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # One thread each: the tests run in parallel already, and with several threads TensorFlow
 # rounds differently about once in 10,000 training steps, which the comparisons bit for bit
 # would see.
-for pool in ("INTRAOP", "INTEROP"):
-    os.environ.setdefault(f"TF_NUM_{pool}_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -6,6 +6,8 @@ import tensorflow as tf
 from exact import FAMILIES, all_vectors, exact_log_likelihood, tiny_machine
 from scipy import stats
 
+from rws_keras import HelmholtzMachine
+
 X = np.array([[1, 0, 1, 1]], np.float32)
 
 # Each family in P, in Q and as the prior, and all of them mixed.
@@ -69,8 +71,7 @@ def test_expected_log_estimate_increases_to_the_exact_value(machine):
 
 def test_exact_posterior_as_q_leaves_no_variance():
     # One latent layer of one unit: Q can be the exact posterior, by Bayes' rule.
-    machine = tiny_machine("sbn", "sbn", seed=4)
-    machine = type(machine).from_sizes(4, [1])
+    machine = HelmholtzMachine.from_sizes(4, [1])
     random = np.random.default_rng(4)
     for variable in machine.trainable_variables:
         variable.assign(random.normal(0, 1, variable.shape))

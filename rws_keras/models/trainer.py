@@ -111,7 +111,11 @@ class MachineTrainer(keras.Model):
         x = self._unpack(data)
         seed = tf.cast(self.seed_generator.next(), tf.int32)
         gradients, particles = self.objective.gradients(self, x, seed)
-        self.optimizer.apply(gradients, self.trainable_variables)
+        # TensorFlow's graph optimizer can lose the order between reading a weight for a
+        # sample and updating it, where the update does not use the sample. The order is
+        # stated here, lest a sample now and then come from a half-updated machine.
+        with tf.control_dependencies([*gradients, *particles.log_p, *particles.log_q]):
+            self.optimizer.apply(gradients, self.trainable_variables)
         self.statistics.update_state(statistics_of(particles))
         return self._report(self.objective.num_particles)
 

@@ -56,7 +56,7 @@ def check_binary(x: np.ndarray | tf.Tensor, units: int) -> tf.Tensor:
     if x.dtype == tf.bool:
         return tf.cast(x, tf.float32)
     # Before the conversion: data of bytes are four times smaller.
-    is_binary = (x == 0) | (x == 1)
+    is_binary = x <= 1 if x.dtype.is_unsigned else (x == 0) | (x == 1)
     if tf.executing_eagerly():
         if not tf.reduce_all(is_binary):
             outside = x[~is_binary][:5].numpy()

@@ -23,6 +23,11 @@ ONLY = {
 }
 
 
+def step(objective, machine, x, seed):
+    """The gradients of a step, and its particles."""
+    return objective.gradients(machine, x, objective.noise(machine, len(x), seed))
+
+
 def flat(gradients):
     return np.concatenate([np.asarray(g, np.float64).ravel() for g in gradients])
 
@@ -77,8 +82,15 @@ def repeated_gradients(machine, update, num_particles, copies, repetitions):
     """Gradients of independent steps on many copies of the data, `[repetitions, P]`."""
     objective = ReweightedWakeSleep(num_particles, **ONLY[update])
     x = tf.constant(np.repeat(X, copies, axis=0))
-    step = tf.function(lambda seed: objective.gradients(machine, x, seed)[0])
-    return np.stack([flat(step(tf.constant([11, i]))) for i in range(repetitions)])
+    gradients = tf.function(
+        lambda noise: objective.gradients(machine, x, noise)[0], jit_compile=True
+    )
+    return np.stack(
+        [
+            flat(gradients(objective.noise(machine, len(x), tf.constant([11, i]))))
+            for i in range(repetitions)
+        ]
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -136,7 +148,7 @@ def test_no_gradient_flows_through_samples_or_weights(family, update):
     """The weights depend on P and Q, the samples on their stack, dreams on P."""
     machine = tiny_machine(family, family, seed=1)
     objective = ReweightedWakeSleep(5, **ONLY[update])
-    gradients, _ = objective.gradients(machine, tf.constant(X), tf.constant([0, 1]))
+    gradients, _ = step(objective, machine, tf.constant(X), tf.constant([0, 1]))
     by_path = {
         v.path: np.abs(g).max() for v, g in zip(machine.trainable_variables, gradients, strict=True)
     }
@@ -152,19 +164,24 @@ def test_no_gradient_flows_through_samples_or_weights(family, update):
 def test_updates_add_up_with_their_scales():
     machine, x, seed = tiny_machine("sbn", "sbn"), tf.constant(X), tf.constant([0, 1])
     scales = {"wake_p": 2.0, "wake_q": 0.25, "sleep_q": 3}
-    together = flat(ReweightedWakeSleep(5, **scales).gradients(machine, x, seed)[0])
+    together = flat(step(ReweightedWakeSleep(5, **scales), machine, x, seed)[0])
     parts = sum(
-        scale * flat(ReweightedWakeSleep(5, **ONLY[name]).gradients(machine, x, seed)[0])
+        scale * flat(step(ReweightedWakeSleep(5, **ONLY[name]), machine, x, seed)[0])
         for name, scale in scales.items()
     )
     np.testing.assert_allclose(together, parts, atol=1e-5)
 
 
 def test_number_of_dreams():
-    machine, x, seed = tiny_machine("sbn", "sbn"), tf.constant(X), tf.constant([0, 1])
-    assert ReweightedWakeSleep(3).draw(machine, x, seed).dream[0].shape == [2, 4]
-    assert ReweightedWakeSleep(3, num_dreams=7).draw(machine, x, seed).dream[0].shape == [7, 4]
-    assert ReweightedWakeSleep(3, sleep_q=False).draw(machine, x, seed).dream is None
+    machine, x = tiny_machine("sbn", "sbn"), tf.constant(X)
+
+    def dream(**arguments):
+        objective = ReweightedWakeSleep(3, **arguments)
+        return objective.draw(machine, x, objective.noise(machine, len(x), 1)).dream
+
+    assert dream()[0].shape == [2, 4]
+    assert dream(num_dreams=7)[0].shape == [7, 4]
+    assert dream(sleep_q=False) is None
 
 
 def test_wake_sleep_is_the_delta_rule_of_1995():
@@ -174,8 +191,9 @@ def test_wake_sleep_is_the_delta_rule_of_1995():
     for variable in machine.trainable_variables:
         variable.assign(random.normal(0, 1, variable.shape))
     x = (random.random((8, 6)) < 0.5).astype(np.float32)
-    objective, seed = WakeSleep(), tf.constant([4, 2])
-    gradients, particles = objective.gradients(machine, tf.constant(x), seed)
+    objective = WakeSleep()
+    noise = objective.noise(machine, len(x), seed=4)
+    gradients, particles = objective.gradients(machine, tf.constant(x), noise)
     updates = {
         v.path: -g.numpy() for v, g in zip(machine.trainable_variables, gradients, strict=True)
     }
@@ -196,7 +214,7 @@ def test_wake_sleep_is_the_delta_rule_of_1995():
         }
 
     wake = [x, *(latent.numpy()[0] for latent in particles.latents), None]
-    dream_x, dream_latents = objective.draw(machine, tf.constant(x), seed).dream
+    dream_x, dream_latents = objective.draw(machine, tf.constant(x), noise).dream
     dream = [dream_x.numpy(), *(latent.numpy() for latent in dream_latents)]
     expected = {}
     for index, layer in enumerate(machine.p_layers):

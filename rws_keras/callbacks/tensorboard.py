@@ -70,10 +70,9 @@ class TensorBoard(keras.callbacks.Callback):
         }
         if self.x is not None:
             self.x = check_binary(self.x, self.model.visible_units)
-            seed = tf.constant([0, self.seed])
-            self._gradients = tf.function(
-                lambda: self.model.objective.gradients(self.model, self.x, seed)
-            )
+            objective = self.model.objective
+            noise = objective.noise(self.model, len(self.x), self.seed)
+            self._gradients = tf.function(lambda: objective.gradients(self.model, self.x, noise))
         if self.hyperparameters:
             from tensorboard.plugins.hparams import api as hparams
 

@@ -62,55 +62,57 @@ class AutoregressiveBernoulli(BinaryDistribution):
 
     def _ancestral_sample(self, noise):
         shape = tf.broadcast_dynamic_shape(tf.shape(noise), tf.shape(self.shift))
-        units = shape[-1]
+        units = self.kernel.shape[0]
         noise = tf.reshape(tf.broadcast_to(noise, shape), [-1, units])
         shift = tf.reshape(tf.broadcast_to(self.shift, shape), [-1, units])
-        value, logits = _sample_in_blocks(noise, shift, self.kernel)
+        logits = _logits_in_order(noise, shift, self.kernel)
+        value = tf.cast(noise < tf.sigmoid(logits), tf.float32)
         return tf.reshape(value, shape), tf.reshape(logits, shape)
 
 
-@tf.function(reduce_retracing=True, autograph=False)
-def _sample_in_blocks(noise, shift, kernel):
-    """Draws `[R, D]` units in order; returns the sample and the logits on its path."""
-    units = tf.shape(shift)[1]
-    blocks = (units + _BLOCK - 1) // _BLOCK
+@tf.function(autograph=False)
+def _logits_in_order(noise, shift, kernel):
+    """Logits `[R, D]` on the path of a sample that uniform noise `[R, D]` drives.
+
+    All sizes but R are static, all slices of static size: XLA compiles the loops.
+    """
+    units = kernel.shape[0]
+    blocks = -(-units // _BLOCK)
     padding = blocks * _BLOCK - units
     # The unit's axis comes first: a unit's row is then contiguous. A padding unit has no
     # weights, so what it draws is of no consequence.
     noise = tf.pad(tf.transpose(noise), [[0, padding], [0, 0]])
-    logits = tf.pad(tf.transpose(shift), [[0, padding], [0, 0]])
+    shift = tf.pad(tf.transpose(shift), [[0, padding], [0, 0]])
     kernel = tf.pad(kernel, [[0, padding], [0, padding]])
 
-    def draw_block(block, logits, values, passed):
+    def draw_block(block, logits, path):
         start = block * _BLOCK
-        rows = slice(start, start + _BLOCK)
-        block_logits, block_noise = logits[rows], noise[rows]
-        block_kernel = kernel[rows, rows]
-        drawn, path = [], []
-        for i in range(_BLOCK):
-            path.append(block_logits[0])
-            drawn.append(tf.cast(block_noise[i] < tf.sigmoid(block_logits[0]), tf.float32))
-            block_logits = block_logits[1:] + block_kernel[i, i + 1 :, None] * drawn[-1]
-        drawn = tf.stack(drawn)
-        logits += tf.matmul(kernel[rows], drawn, transpose_a=True)
-        return (
-            block + 1,
-            logits,
-            values.write(block, drawn),
-            passed.write(block, tf.stack(path)),
+        block_noise = tf.slice(noise, [start, 0], [_BLOCK, -1])
+        to_all = tf.slice(kernel, [start, 0], [_BLOCK, -1])
+        to_block = tf.slice(to_all, [0, start], [_BLOCK, _BLOCK])
+
+        def draw_unit(i, block_logits):
+            value = tf.cast(block_noise[i] < tf.sigmoid(block_logits[i]), tf.float32)
+            # The kernel's row i is zero up to unit i itself: its logit stays as it was.
+            return i + 1, block_logits + to_block[i][:, None] * value
+
+        _, block_logits = tf.while_loop(
+            lambda i, _: i < _BLOCK,
+            draw_unit,
+            (0, tf.slice(logits, [start, 0], [_BLOCK, -1])),
+            maximum_iterations=_BLOCK,
         )
+        values = tf.cast(block_noise < tf.sigmoid(block_logits), tf.float32)
+        logits += tf.matmul(to_all, values, transpose_a=True)
+        return block + 1, logits, path.write(block, block_logits)
 
-    def collect(array):
-        return tf.transpose(tf.reshape(array.stack(), tf.shape(noise))[:units])
-
-    empty = tf.TensorArray(tf.float32, size=blocks)
-    _, _, values, passed = tf.while_loop(
+    _, _, path = tf.while_loop(
         lambda block, *_: block < blocks,
         draw_block,
-        (0, logits, empty, tf.TensorArray(tf.float32, size=blocks)),
+        (0, shift, tf.TensorArray(tf.float32, blocks, element_shape=[_BLOCK, noise.shape[1]])),
         maximum_iterations=blocks,
     )
-    return collect(values), collect(passed)
+    return tf.transpose(tf.reshape(path.stack(), tf.shape(noise))[:units])
 
 
 @keras.saving.register_keras_serializable(package="rws_keras")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -23,8 +24,25 @@ def stateless_seed(seed: int | tf.Tensor | None) -> tf.Tensor:
     return tf.constant([0, seed]) if isinstance(seed, int) else tfp.random.sanitize_seed(seed)
 
 
-def uniform_noise(shape: tf.Tensor, seed: int | tf.Tensor | None) -> tf.Tensor:
-    """Uniform float32 noise from the open interval (0, 1).
+def draw_noise(shapes: Sequence, seed: int | tf.Tensor | None) -> tf.Tensor:
+    """Uniform numbers for tensors of several shapes, all drawn by one kernel.
+
+    The generator is the one part of a step that XLA does badly on a CPU: the noise is drawn
+    here, outside, and handed to the compiled step, which cuts it up with `split_noise`.
+
+    Args:
+        shapes: shapes of the tensors wanted, each a list of ints or of scalar tensors.
+        seed: a Python int, an int32 tensor `[2]`, or `None`.
+
+    Returns:
+        A flat float32 tensor, to be read by `split_noise` only.
+    """
+    sizes = [_size(shape) for shape in shapes]
+    return tf.random.stateless_uniform([tf.add_n(sizes) if sizes else 0], stateless_seed(seed))
+
+
+def split_noise(noise: tf.Tensor, shapes: Sequence) -> list[tf.Tensor]:
+    """Cuts what `draw_noise` drew into uniform noise from the open interval (0, 1).
 
     TensorFlow's uniform numbers are multiples of 2^-23 and include zero, so `u < p`
     switches a unit on once in 2^23 draws however small `p` is. With 100,000 particles that
@@ -33,29 +51,68 @@ def uniform_noise(shape: tf.Tensor, seed: int | tf.Tensor | None) -> tf.Tensor:
     2^-23 removes it.
 
     Args:
-        shape: integer tensor, the shape of the noise.
-        seed: a Python int, an int32 tensor `[2]`, or `None`.
+        noise: flat tensor from `draw_noise`.
+        shapes: the shapes it was drawn for.
 
     Returns:
-        A float32 tensor of shape `shape`.
+        A float32 tensor of each shape.
     """
-    return tf.random.stateless_uniform(shape, stateless_seed(seed)) + 2.0**-24
+    parts, start = [], 0
+    for shape in shapes:
+        size = _size(shape)
+        parts.append(tf.reshape(noise[start : start + size], shape) + 2.0**-24)
+        start += size
+    return parts
 
 
+def _size(shape):
+    return tf.reduce_prod(tf.cast(shape, tf.int32))
+
+
+def uniform_noise(shape: tf.Tensor, seed: int | tf.Tensor | None) -> tf.Tensor:
+    """Uniform float32 noise of one shape from the open interval (0, 1); see `split_noise`."""
+    return split_noise(draw_noise([shape], seed), [shape])[0]
+
+
+# Most factors whose product is taken before the logarithm. Each is at most 2, so that 2^25 is
+# far from float32's end; more would save little and leave fewer columns to work on at once.
+_MOST_FACTORS = 25
+
+
+@tf.custom_gradient
 def bernoulli_log_prob(value: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """`Σ_i log p(x_i)` in nats for independent Bernoulli units with the given logits.
 
-    For binary `x`, `log σ(a)^x (1 - σ(a))^(1-x) = -softplus((1 - 2x) a)`: one pass, exact
-    at any logit.
+    For binary `x`, `log σ(a)^x (1 - σ(a))^(1-x) = x a - max(a, 0) - log(1 + e^-|a|)`, exact
+    at any logit. The last term is the same for every value, and its sum over the units is
+    the logarithm of a product: one logarithm serves several units. The gradient with respect
+    to `a` is the residual `x - σ(a)`; the values are data or samples and have none.
 
     Args:
         value: binary tensor `[..., D]`.
-        logits: tensor `[..., D]` that broadcasts against `value`.
+        logits: tensor `[..., D]`, broadcast against `value`.
 
     Returns:
         Tensor of the broadcast shape without its last axis.
     """
-    return -tf.reduce_sum(tf.nn.softplus((1.0 - 2.0 * value) * logits), axis=-1)
+    units = value.shape[-1]
+    factors = max(n for n in range(1, _MOST_FACTORS + 1) if units % n == 0)
+    shape = tf.concat([tf.shape(logits)[:-1], [factors, units // factors]], axis=0)
+    product = tf.reduce_prod(tf.reshape(1.0 + tf.exp(-tf.abs(logits)), shape), axis=-2)
+    log_normalizer = tf.reduce_sum(tf.math.log(product), axis=-1)
+    log_prob = tf.reduce_sum(value * logits - tf.nn.relu(logits), axis=-1) - log_normalizer
+
+    def gradient(upstream):
+        residual = upstream[..., None] * (value - tf.sigmoid(logits))
+        return None, sum_to_shape(residual, logits)
+
+    return log_prob, gradient
+
+
+def sum_to_shape(gradient: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Sums a gradient over the axes along which `like` was broadcast."""
+    _, axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(gradient), s1=tf.shape(like))
+    return tf.reshape(tf.reduce_sum(gradient, axes), tf.shape(like))
 
 
 class BinaryDistribution(tfd.Distribution):

@@ -86,15 +86,16 @@ def _unflatten_rows(batch, rows):
     return tf.reshape(rows, tf.concat([batch, tf.shape(rows)[-1:]], axis=0))
 
 
-@tf.function(reduce_retracing=True, autograph=False)
+@tf.function(autograph=False)
 def _hidden_logits(value, hidden_shift, encoder, decoder):
     """`V_i σ(c + Σ_{j<i} W_j x_j)` of all units, `[R, D]`, block by block.
 
     The backward pass computes the hidden activations of a block anew instead of keeping
-    them, so both passes hold one block at a time.
+    them, so both passes hold one block at a time. All sizes but R are static, all slices of
+    static size: XLA compiles the loops.
     """
-    units = tf.shape(encoder)[0]
-    blocks = (units + _BLOCK - 1) // _BLOCK
+    units, hidden = encoder.shape
+    blocks = -(-units // _BLOCK)
     padding = blocks * _BLOCK - units
     earlier = tf.linalg.band_part(tf.ones([_BLOCK, _BLOCK]), -1, 0) - tf.eye(_BLOCK)
 
@@ -103,27 +104,34 @@ def _hidden_logits(value, hidden_shift, encoder, decoder):
         value = tf.pad(value, [[0, 0], [0, padding]])
         encoder = tf.pad(encoder, [[0, padding], [0, 0]])
         decoder = tf.pad(decoder, [[0, padding], [0, 0]])
-        rows, hidden = tf.shape(value)[0], tf.shape(encoder)[1]
+        rows = value.shape[0]
 
-        def activations(block):
-            """The block's units and weights, and σ(a_i) for each of its units."""
+        def weights(block):
+            """The block's units `[R, B]` and their weights `[B, H]`."""
             start = block * _BLOCK
-            here = slice(start, start + _BLOCK)
-            x, w, v = value[:, here], encoder[here], decoder[here]
-            before = hidden_shift + tf.matmul(value[:, :start], encoder[:start])
-            # [R, i, j]: the units j of the block that come before unit i.
+            return (
+                tf.slice(value, [0, start], [-1, _BLOCK]),
+                tf.slice(encoder, [start, 0], [_BLOCK, -1]),
+                tf.slice(decoder, [start, 0], [_BLOCK, -1]),
+            )
+
+        def activations(x, w, before):
+            """The units j of the block before unit i, `[R i, j]`, and σ(a_i), `[R, i, H]`."""
             within = tf.reshape(x[:, None, :] * earlier, [-1, _BLOCK])
             a = before[:, None, :] + tf.reshape(tf.matmul(within, w), [-1, _BLOCK, hidden])
-            return x, v, within, tf.sigmoid(a)
+            return within, tf.sigmoid(a)
 
-        def forward(block, logits):
-            _, v, _, s = activations(block)
-            return block + 1, logits.write(block, tf.reduce_sum(s * v, axis=-1))
+        def forward(block, before, logits):
+            x, w, v = weights(block)
+            _, s = activations(x, w, before)
+            logits = logits.write(block, tf.reduce_sum(s * v, axis=-1))
+            return block + 1, before + tf.matmul(x, w), logits
 
-        _, logits = tf.while_loop(
-            lambda block, _: block < blocks,
+        _, after, logits = tf.while_loop(
+            lambda block, *_: block < blocks,
             forward,
-            (0, tf.TensorArray(tf.float32, size=blocks)),
+            (0, hidden_shift, tf.TensorArray(tf.float32, blocks, element_shape=[rows, _BLOCK])),
+            maximum_iterations=blocks,
             parallel_iterations=1,
         )
         logits = tf.transpose(logits.stack(), [1, 0, 2])
@@ -132,10 +140,11 @@ def _hidden_logits(value, hidden_shift, encoder, decoder):
         def gradient(upstream):
             upstream = tf.pad(upstream, [[0, 0], [0, padding]])
 
-            def backward(block, d_later, d_encoder, d_decoder):
-                x, v, within, s = activations(block)
-                start = block * _BLOCK
-                g = upstream[:, start : start + _BLOCK, None]
+            def backward(block, after, d_later, d_encoder, d_decoder):
+                x, w, v = weights(block)
+                before = after - tf.matmul(x, w)
+                within, s = activations(x, w, before)
+                g = tf.slice(upstream, [0, block * _BLOCK], [-1, _BLOCK])[:, :, None]
                 d_a = g * v * s * (1.0 - s)
                 # W_j acts on every later unit: those of this block and, through
                 # `d_later`, those of the blocks behind it.
@@ -143,20 +152,20 @@ def _hidden_logits(value, hidden_shift, encoder, decoder):
                 d_w += tf.matmul(x, d_later, transpose_a=True)
                 return (
                     block - 1,
+                    before,
                     d_later + tf.reduce_sum(d_a, axis=1),
                     d_encoder.write(block, d_w),
                     d_decoder.write(block, tf.reduce_sum(g * s, axis=0)),
                 )
 
-            _, d_shift, d_encoder, d_decoder = tf.while_loop(
+            def per_block():
+                return tf.TensorArray(tf.float32, blocks, element_shape=[_BLOCK, hidden])
+
+            _, _, d_shift, d_encoder, d_decoder = tf.while_loop(
                 lambda block, *_: block >= 0,
                 backward,
-                (
-                    blocks - 1,
-                    tf.zeros([rows, hidden]),
-                    tf.TensorArray(tf.float32, size=blocks),
-                    tf.TensorArray(tf.float32, size=blocks),
-                ),
+                (blocks - 1, after, tf.zeros_like(after), per_block(), per_block()),
+                maximum_iterations=blocks,
                 parallel_iterations=1,
             )
             # The values are binary data or samples: no gradient flows through them.
@@ -172,30 +181,26 @@ def _hidden_logits(value, hidden_shift, encoder, decoder):
     return logits_of(value, hidden_shift, encoder, decoder)
 
 
-@tf.function(reduce_retracing=True, autograph=False)
+@tf.function(autograph=False)
 def _sample_in_order(noise, shift, hidden_shift, encoder, decoder):
     """Draws `[R, D]` units in order; returns the sample and the logits on its path."""
-    units = tf.shape(encoder)[0]
+    units = encoder.shape[0]
     noise, shift = tf.transpose(noise), tf.transpose(shift)
 
-    def draw_unit(i, hidden, values, passed):
+    def draw_unit(i, hidden, logits):
         logit = shift[i] + tf.linalg.matvec(tf.sigmoid(hidden), decoder[i])
         value = tf.cast(noise[i] < tf.sigmoid(logit), tf.float32)
-        hidden += value[:, None] * encoder[i]
-        return i + 1, hidden, values.write(i, value), passed.write(i, logit)
+        return i + 1, hidden + value[:, None] * encoder[i], logits.write(i, logit)
 
-    _, _, values, passed = tf.while_loop(
+    _, _, logits = tf.while_loop(
         lambda i, *_: i < units,
         draw_unit,
-        (
-            0,
-            hidden_shift,
-            tf.TensorArray(tf.float32, size=units),
-            tf.TensorArray(tf.float32, size=units),
-        ),
+        (0, hidden_shift, tf.TensorArray(tf.float32, units, element_shape=noise.shape[1:])),
         maximum_iterations=units,
     )
-    return tf.transpose(values.stack()), tf.transpose(passed.stack())
+    logits = logits.stack()
+    value = tf.cast(noise < tf.sigmoid(logits), tf.float32)
+    return tf.transpose(value), tf.transpose(logits)
 
 
 @keras.saving.register_keras_serializable(package="rws_keras")

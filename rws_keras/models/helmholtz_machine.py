@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from rws_keras import layers
 from rws_keras.checks import check_binary, check_positive_integer
-from rws_keras.layers.distribution import stateless_seed
+from rws_keras.layers.distribution import draw_noise, split_noise, stateless_seed
 from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples
 from rws_keras.models.streaming import stream_particles
 from rws_keras.models.trainer import MachineTrainer
@@ -61,8 +61,7 @@ class HelmholtzMachine(MachineTrainer):
         self.q_layers = list(q_layers)
         self._build_layers()
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-        self._prepare_training(len(self.q_layers))
+        self._prepare_training(len(self.q_layers), seed)
         self._estimate = tf.function(self._stream, reduce_retracing=True, autograph=False)
         self.built = True
 
@@ -156,46 +155,47 @@ class HelmholtzMachine(MachineTrainer):
 
     # The two stacks.
 
+    def particle_shapes(self, num_particles: int, num_data: int | tf.Tensor) -> list:
+        """Shapes `[K, N, units]` of the noise that `infer` takes, one for each Q layer."""
+        return [[num_particles, num_data, units] for units in self.latent_units]
+
     def infer(
-        self, x: tf.Tensor, num_particles: int, seed: tf.Tensor
+        self, x: tf.Tensor, noise: list[tf.Tensor]
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Draws `h ~ q(h | x)`.
 
         Args:
             x: Binary float32 data `[N, visible]`.
-            num_particles: K.
-            seed: int32 tensor `[2]`.
+            noise: Uniform numbers in (0, 1) for each Q layer, `[K, N, units]`, or
+                `[K, 1, units]` to drive all data by the same noise.
 
         Returns:
             The latents, `[K, N, units]` for each layer, and `log q` of each, `[K, N]`.
         """
-        seeds = tf.unstack(tf.random.split(seed, len(self.q_layers)), len(self.q_layers))
-        latents, log_q, below, sample_shape = [], [], x, [num_particles]
-        for layer, layer_seed in zip(self.q_layers, seeds, strict=True):
-            below, log_prob = layer.distribution(below).experimental_sample_and_log_prob(
-                sample_shape, layer_seed
-            )
+        latents, log_q, below = [], [], x
+        for layer, layer_noise in zip(self.q_layers, noise, strict=True):
+            below, log_prob = layer.distribution(below).sample_from_noise(layer_noise)
             latents.append(below)
             log_q.append(log_prob)
-            # Only the lowest layer multiplies: each particle goes its own way from there.
-            sample_shape = []
         return latents, log_q
 
-    def dream(self, num_samples: int, seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def dream_shapes(self, num_samples: int | tf.Tensor) -> list:
+        """Shapes `[N, units]` of the noise that `dream` takes, one for each P layer."""
+        return [[num_samples, layer.units] for layer in self.p_layers]
+
+    def dream(self, noise: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Draws `(x, h) ~ p(x, h)`.
 
         Args:
-            num_samples: N.
-            seed: int32 tensor `[2]`.
+            noise: Uniform numbers in (0, 1) for each P layer, `[N, units]`, bottom first.
 
         Returns:
             The visible vectors `[N, visible]` and the latents `[N, units]`, bottom first.
         """
-        seeds = tf.unstack(tf.random.split(seed, len(self.p_layers)), len(self.p_layers))
-        *conditionals, prior = self.p_layers
-        states = [prior.distribution().sample(num_samples, seed=seeds[-1])]
-        for layer, layer_seed in zip(conditionals[::-1], seeds[:-1], strict=True):
-            states.append(layer.distribution(states[-1]).sample(seed=layer_seed))
+        states, above = [], None
+        for layer, layer_noise in zip(self.p_layers[::-1], noise[::-1], strict=True):
+            above, _ = layer.distribution(above).sample_from_noise(layer_noise)
+            states.append(above)
         *latents, x = states
         return x, latents[::-1]
 
@@ -234,7 +234,8 @@ class HelmholtzMachine(MachineTrainer):
         if not tf.is_tensor(num_particles):
             num_particles = check_positive_integer(num_particles, "num_particles")
         x = check_binary(x, self.visible_units)
-        latents, log_q = self.infer(x, num_particles, stateless_seed(seed))
+        shapes = self.particle_shapes(num_particles, tf.shape(x)[0])
+        latents, log_q = self.infer(x, split_noise(draw_noise(shapes, seed), shapes))
         return Particles(latents, self.log_p(x, latents), log_q)
 
     # What a user asks of a trained machine.
@@ -250,7 +251,8 @@ class HelmholtzMachine(MachineTrainer):
             `Samples`: `x` `[N, visible]`, the latents of all layers, and the visible means.
         """
         num_samples = check_positive_integer(num_samples, "num_samples")
-        x, latents = self.dream(num_samples, stateless_seed(seed))
+        shapes = self.dream_shapes(num_samples)
+        x, latents = self.dream(split_noise(draw_noise(shapes, seed), shapes))
         mean = self.p_layers[0].distribution(latents[0]).conditional_probs(x)
         return Samples(x, latents, tf.broadcast_to(mean, tf.shape(x)))
 
@@ -344,11 +346,10 @@ class HelmholtzMachine(MachineTrainer):
         return cls(**{**config, **stacks})
 
     def save_own_variables(self, store) -> None:
-        # Training goes on with the noise it would have had without the interruption.
-        store["seed_state"] = self.seed_generator.state.numpy()
+        store["seed_state"] = self.noise_seed.numpy()
 
     def load_own_variables(self, store) -> None:
-        self.seed_generator.state.assign(store["seed_state"])
+        self.noise_seed.assign(np.asarray(store["seed_state"], np.int32))
 
     def get_build_config(self):
         # The layers carry their own: a machine is built as soon as it is made.

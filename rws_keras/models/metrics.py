@@ -13,8 +13,8 @@ class MachineMetrics(keras.metrics.Metric):
 
     `result()` is a dict: `loss` (the negative log-likelihood), `log_likelihood`,
     `log_likelihood_se` (its standard error over the data), `elbo`, `ess`, `kl_l` and
-    `entropy_l` of each latent layer l (1 is the lowest), and `num_data`. All but the
-    effective sample size and the count are in nats per datum.
+    `entropy_l` of each latent layer l (1 is the lowest), `num_particles` and `num_data`. All
+    but the effective sample size and the counts are in nats per datum.
 
     Args:
         num_latent_layers: The number of latent layers.
@@ -30,13 +30,14 @@ class MachineMetrics(keras.metrics.Metric):
             "ess",
             *(f"kl_{layer}" for layer in layers),
             *(f"entropy_{layer}" for layer in layers),
+            "num_particles",
         ]
         self.count = self.add_weight(name="count", shape=(), initializer="zeros")
         self.total = self.add_weight(name="total", shape=(len(self.names),), initializer="zeros")
         self.squares = self.add_weight(name="squares", shape=(), initializer="zeros")
 
-    def update_state(self, statistics: Statistics) -> None:
-        """Adds a batch."""
+    def update_state(self, statistics: Statistics, num_particles: int) -> None:
+        """Adds a batch whose statistics come from so many particles a datum."""
         likelihood, elbo, kl, entropy = statistics
         columns = [
             likelihood.log_likelihood,
@@ -44,6 +45,7 @@ class MachineMetrics(keras.metrics.Metric):
             likelihood.effective_sample_size,
             *kl,
             *entropy,
+            tf.fill(tf.shape(elbo), tf.cast(num_particles, tf.float32)),
         ]
         values = tf.cast(tf.stack(columns), tf.float64)
         count = tf.cast(tf.shape(values)[1], tf.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -18,13 +20,16 @@ class MachineTrainer(keras.Model):
     `HelmholtzMachine`.
     """
 
-    def _prepare_training(self, num_latent_layers: int) -> None:
+    def _prepare_training(self, num_latent_layers: int, seed: int | None) -> None:
+        # Counted up step by step, and saved: training goes on with the noise it would have
+        # had without an interruption.
+        self.noise_seed = _seed_variable(random.randrange(2**31) if seed is None else seed)
         self.statistics = MachineMetrics(num_latent_layers)
         self.objective = None
         self.num_particles = 100
         # Seed of the noise in `evaluate` and `predict`, counted up batch by batch. It is
         # apart from the training noise: evaluating does not change how training goes on.
-        self._evaluation_seed = tf.Variable([0, 0], dtype=tf.int32, trainable=False)
+        self._evaluation_seed = _seed_variable(0)
 
     def compile(
         self,
@@ -34,7 +39,7 @@ class MachineTrainer(keras.Model):
         num_particles: int = 100,
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
-        jit_compile: bool = False,
+        jit_compile: bool = True,
     ) -> None:
         """Configures the machine for training and evaluation.
 
@@ -46,9 +51,10 @@ class MachineTrainer(keras.Model):
             num_particles: K of `evaluate`, `predict` and the validation during `fit`.
             run_eagerly: As in Keras.
             steps_per_execution: As in Keras.
-            jit_compile: Whether to compile the steps with XLA. Off by default, where
-                Keras would choose `"auto"`: on a CPU XLA's random generator is some 30
-                times slower than TensorFlow's and the whole step about three times.
+            jit_compile: Whether XLA compiles the training step. The noise of a step is
+                always drawn outside of it: on a CPU XLA's random generator is some 30 times
+                slower than TensorFlow's. Compiling takes some seconds for each size of
+                batch.
         """
         self.num_particles = check_positive_integer(num_particles, "num_particles")
         if objective is not None and not hasattr(objective, "gradients"):
@@ -62,12 +68,19 @@ class MachineTrainer(keras.Model):
             "objective": objective,
             "q_optimizer": q_optimizer,
             "num_particles": num_particles,
+            "jit_compile": jit_compile,
         }
+        self._compiled_learn, self._compiled_differentiate = (
+            step
+            if run_eagerly
+            else tf.function(step, jit_compile=jit_compile, reduce_retracing=True, autograph=False)
+            for step in (self._learn, self._differentiate)
+        )
         super().compile(
             optimizer=self._join_optimizers(optimizer, q_optimizer),
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
-            jit_compile=jit_compile,
+            jit_compile=False,
         )
 
     def _join_optimizers(self, p_optimizer, q_optimizer):
@@ -98,10 +111,7 @@ class MachineTrainer(keras.Model):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """The log-likelihood of each datum in nats `[N]`, with the compiled K."""
-        seed = self._evaluation_seed + tf.constant([0, 0])
-        self._evaluation_seed.assign_add([0, 1])
-        x = self._unpack(x)
-        return self._stream(x, self.num_particles, seed)[0].likelihood.log_likelihood
+        return self._evaluate_batch(self._unpack(x)).likelihood.log_likelihood
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0],)
@@ -109,29 +119,51 @@ class MachineTrainer(keras.Model):
     def train_step(self, data):
         """Applies the objective's gradients once."""
         x = self._unpack(data)
-        seed = tf.cast(self.seed_generator.next(), tf.int32)
-        gradients, particles = self.objective.gradients(self, x, seed)
+        replica = tf.distribute.get_replica_context()
+        noise = self.objective.noise(self, tf.shape(x)[0], _next_seed(self.noise_seed))
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        if replica.num_replicas_in_sync == 1:
+            self._compiled_learn(x, noise)
+        else:
+            self._learn_together(replica, x, noise)
+        return self.statistics.result()
+
+    def _differentiate(self, x, noise):
+        gradients, particles = self.objective.gradients(self, x, noise)
+        return gradients, statistics_of(particles)
+
+    def _apply(self, gradients, statistics):
         # TensorFlow's graph optimizer can lose the order between reading a weight for a
         # sample and updating it, where the update does not use the sample. The order is
         # stated here, lest a sample now and then come from a half-updated machine.
-        with tf.control_dependencies([*gradients, *particles.log_p, *particles.log_q]):
+        with tf.control_dependencies([*gradients, *tf.nest.flatten(statistics)]):
             self.optimizer.apply(gradients, self.trainable_variables)
-        self.statistics.update_state(statistics_of(particles))
-        return self._report(self.objective.num_particles)
+        self.statistics.update_state(statistics, self.objective.num_particles)
+
+    def _learn(self, x, noise):
+        self._apply(*self._differentiate(x, noise))
+
+    def _learn_together(self, replica, x, noise):
+        """The step of one of several replicas, whose gradients the optimizer adds up."""
+        gradients, statistics = self._compiled_differentiate(x, noise)
+        # They are means over the data of a replica, which may have more or fewer than
+        # another: weighted by its share they add up to the mean over all.
+        num_data = tf.cast(tf.shape(x)[0], tf.float32)
+        share = num_data / replica.all_reduce(tf.distribute.ReduceOp.SUM, num_data)
+        self._apply([share * gradient for gradient in gradients], statistics)
 
     def test_step(self, data):
         """Estimates the likelihood of a batch."""
-        x = self._unpack(data)
-        seed = self._evaluation_seed + tf.constant([0, 0])
-        self._evaluation_seed.assign_add([0, 1])
-        self.statistics.update_state(self._stream(x, self.num_particles, seed)[0])
-        return self._report(self.num_particles)
+        statistics = self._evaluate_batch(self._unpack(data))
+        self.statistics.update_state(statistics, self.num_particles)
+        return self.statistics.result()
+
+    def _evaluate_batch(self, x):
+        return self._stream(x, self.num_particles, _next_seed(self._evaluation_seed))[0]
 
     def predict_step(self, data):
         return self(data)
-
-    def _report(self, num_particles):
-        return {**self.statistics.result(), "num_particles": tf.constant(num_particles)}
 
     def _unpack(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -205,6 +237,26 @@ class MachineTrainer(keras.Model):
         for x in data:
             if isinstance(x, np.ndarray | list | tf.Tensor):
                 check_binary(x, self.visible_units)
+
+
+def _seed_variable(seed):
+    """A seed and a counter. Replicas hold the same, and count on together."""
+    return tf.Variable(
+        [seed, 0],
+        dtype=tf.int32,
+        trainable=False,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )
+
+
+def _next_seed(variable):
+    """Counts on, and returns the seed of this step: on each replica another."""
+    seed = tf.identity(variable)
+    variable.assign(seed + tf.constant([0, 1]))
+    replica = tf.distribute.get_replica_context()
+    if replica.num_replicas_in_sync == 1:
+        return seed
+    return tf.random.fold_in(seed, replica.replica_id_in_sync_group)
 
 
 class _Evaluating:

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from rws_keras.checks import check_positive_integer
+from rws_keras.layers.distribution import draw_noise, split_noise
 from rws_keras.models.particles import Particles
 
 
@@ -29,9 +30,9 @@ class Draws(NamedTuple):
 class Objective(abc.ABC):
     """A way to train a Helmholtz machine.
 
-    A subclass draws what it needs in `draw` and states in `loss` a scalar whose gradient,
-    with the draws held fixed, is its update. Sampling is outside the gradient tape, so no
-    gradient can flow through samples.
+    A subclass states in `noise_shapes` what noise a step takes, makes its samples from it in
+    `draw`, and states in `loss` a scalar whose gradient, with the draws held fixed, is its
+    update. Sampling is outside the gradient tape, so no gradient can flow through samples.
 
     Args:
         num_particles: Positive integer, the number K of samples from Q a datum.
@@ -40,10 +41,27 @@ class Objective(abc.ABC):
     def __init__(self, num_particles: int):
         self.num_particles = check_positive_integer(num_particles, "num_particles")
 
-    def draw(self, machine, x: tf.Tensor, seed: tf.Tensor) -> Draws:
+    def noise_shapes(self, machine, num_data: int | tf.Tensor) -> list:
+        """Shapes of the uniform noise of one step: the particles'."""
+        return machine.particle_shapes(self.num_particles, num_data)
+
+    def noise(self, machine, num_data: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Draws everything random of one step: a flat tensor for `draw` and `gradients`.
+
+        Args:
+            machine: The `HelmholtzMachine`.
+            num_data: N, the size of the batch.
+            seed: int32 tensor `[2]`.
+        """
+        return draw_noise(self.noise_shapes(machine, num_data), seed)
+
+    def draw(self, machine, x: tf.Tensor, noise: tf.Tensor) -> Draws:
         """Draws the particles; without a dream."""
-        latents, log_q = machine.infer(x, self.num_particles, seed)
+        latents, log_q = machine.infer(x, self._split(machine, x, noise))
         return Draws(latents, log_q, None)
+
+    def _split(self, machine, x, noise):
+        return split_noise(noise, self.noise_shapes(machine, tf.shape(x)[0]))
 
     @abc.abstractmethod
     def loss(self, machine, x: tf.Tensor, draws: Draws) -> tuple[tf.Tensor, Particles]:
@@ -56,20 +74,22 @@ class Objective(abc.ABC):
         """
 
     def gradients(
-        self, machine, x: tf.Tensor, seed: tf.Tensor
+        self, machine, x: tf.Tensor, noise: tf.Tensor
     ) -> tuple[list[tf.Tensor], Particles]:
         """Gradients of the loss for all trainable variables (zero where it has none).
+
+        A pure function of its arguments and the weights, which XLA compiles well.
 
         Args:
             machine: The `HelmholtzMachine`.
             x: Binary float32 data `[N, visible]`.
-            seed: int32 tensor `[2]`.
+            noise: What `noise` drew for N data.
 
         Returns:
             The gradients in the order of `machine.trainable_variables`, to be descended,
             and the particles of the step.
         """
-        draws = self.draw(machine, x, seed)
+        draws = self.draw(machine, x, noise)
         variables = [variable.value for variable in machine.trainable_variables]
         with tf.GradientTape() as tape:
             loss, particles = self.loss(machine, x, draws)

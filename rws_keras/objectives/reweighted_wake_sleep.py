@@ -58,12 +58,17 @@ class ReweightedWakeSleep(Objective):
             None if num_dreams is None else check_positive_integer(num_dreams, "num_dreams")
         )
 
-    def draw(self, machine, x: tf.Tensor, seed: tf.Tensor) -> Draws:
-        wake_seed, sleep_seed = tf.unstack(tf.random.split(seed))
-        latents, log_q = machine.infer(x, self.num_particles, wake_seed)
-        dream = None
-        if self.sleep_q:
-            dream = machine.dream(self.num_dreams or tf.shape(x)[0], sleep_seed)
+    def noise_shapes(self, machine, num_data: int | tf.Tensor) -> list:
+        particles = super().noise_shapes(machine, num_data)
+        if not self.sleep_q:
+            return particles
+        return particles + machine.dream_shapes(self.num_dreams or num_data)
+
+    def draw(self, machine, x: tf.Tensor, noise: tf.Tensor) -> Draws:
+        noise = self._split(machine, x, noise)
+        num_latents = len(machine.q_layers)
+        latents, log_q = machine.infer(x, noise[:num_latents])
+        dream = machine.dream(noise[num_latents:]) if self.sleep_q else None
         return Draws(latents, log_q, dream)
 
     def loss(self, machine, x: tf.Tensor, draws: Draws) -> tuple[tf.Tensor, Particles]:

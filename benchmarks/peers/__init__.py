@@ -1,0 +1,1 @@
+"""The same work in PyTorch and Pyro, run in an environment of their own."""

@@ -36,7 +36,9 @@ def main() -> None:
     with _quiet():
         import tensorflow as tf
 
-        tf.config.list_logical_devices()
+        # Now, for the notices that it brings; but workers must first tell of each other.
+        if "TF_CONFIG" not in os.environ and "--workers" not in " ".join(sys.argv):
+            tf.config.list_logical_devices()
         from training.cli import run_app
     run_app()
 

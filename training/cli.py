@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from rws_keras import datasets
 from training import demo as demonstration
-from training import fitting, recipe, reporting
+from training import fitting, recipe, reporting, workers
 from training.run import Run
 
 app = typer.Typer(
@@ -39,26 +39,39 @@ def fit(
         Path | None, typer.Option(help="Run directory; runs/RECIPE-SEED by default.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an earlier run.")] = False,
+    addresses: Annotated[
+        str | None,
+        typer.Option("--workers", help="All workers of the run, HOST:PORT,HOST:PORT,…"),
+    ] = None,
+    worker: Annotated[
+        int | None, typer.Option("--worker", help="Which of them this is, from 0.")
+    ] = None,
 ) -> None:
     """Trains by a recipe, and evaluates the machine that was best on the validation data."""
+    workers.configure(addresses, worker)
+    strategy = workers.strategy()
     name, chosen = recipe.load(name)
     chosen = chosen.changed(epochs=epochs, seed=seed)
     path = run_dir or Path("runs") / f"{name}-{chosen.seed}"
-    if resume:
-        run = Run.open(path)
-        if run.recipe != chosen:
-            raise ValueError(
-                f"{path} was started with another recipe, number of epochs or seed; to resume "
-                "it give the same again."
-            )
-    else:
-        run = Run.create(path, chosen)
-    try:
-        fitting.fit(run, name, console)
-    except KeyboardInterrupt:
-        console.print(f"Stopped. Go on with the same command and --resume; the run is {path}.")
-        raise typer.Exit(130) from None
-    _show_evaluations(run)
+    with workers.own_directory(path, resume) as own:
+        if resume:
+            run = Run.open(own)
+            if run.recipe != chosen:
+                raise ValueError(
+                    f"{path} was started with another recipe, number of epochs or seed; to "
+                    "resume it give the same again."
+                )
+        else:
+            run = Run.create(own, chosen)
+        try:
+            fitting.train(run, name, console, strategy)
+            if workers.index() > 0:
+                return
+            fitting.finish(run, name, console)
+        except KeyboardInterrupt:
+            console.print(f"Stopped. Go on with the same command and --resume; the run is {path}.")
+            raise typer.Exit(130) from None
+        _show_evaluations(run)
 
 
 @app.command()

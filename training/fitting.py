@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 from rich.console import Console
 
 from rws_keras import HelmholtzMachine, datasets
@@ -16,6 +18,7 @@ from training.checkpoint import Checkpoint, latest
 from training.progress import ProgressBar
 from training.recipe import Recipe
 from training.run import Run
+from training.workers import share
 
 
 def fit(run: Run, name: str, console: Console) -> HelmholtzMachine:
@@ -29,32 +32,42 @@ def fit(run: Run, name: str, console: Console) -> HelmholtzMachine:
     Returns:
         The best machine.
     """
+    train(run, name, console)
+    return finish(run, name, console)
+
+
+def train(
+    run: Run, name: str, console: Console, strategy: tf.distribute.Strategy | None = None
+) -> None:
+    """Trains a run to its end from wherever it stands.
+
+    Args:
+        run: The run.
+        name: What to call it on the screen.
+        console: Rich console.
+        strategy: The machines or devices that share the work; TensorFlow's default if `None`.
+    """
     recipe = run.recipe
     data = datasets.load(recipe.dataset)
-    machine, state = latest(run)
-    if machine is None:
-        machine = recipe.make_machine(data.train.shape[1], len(data.train))
-    else:
-        # A crash may have come between the checkpoint and the metrics.
-        run.update_metrics(**state)
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        machine, state = latest(run)
+        if machine is None:
+            machine = recipe.make_machine(data.train.shape[1], len(data.train))
+        else:
+            # A crash may have come between the checkpoint and the metrics.
+            run.update_metrics(**state)
     checkpoint = Checkpoint(run, recipe.patience, state)
     first_epoch = checkpoint.state["epoch"]
     stopped = recipe.patience and first_epoch - checkpoint.state["best_epoch"] >= recipe.patience
-    if first_epoch < recipe.epochs and not stopped:
-        _train(run, name, console, data, machine, checkpoint, first_epoch)
-    machine = run.best_machine()
-    if not run.metrics.get("evaluations"):
-        num_particles = recipe.evaluation.num_particles
-        console.print(f"{name}: estimating likelihoods with K = {num_particles:,}", highlight=False)
-        for split in ("validation", "test"):
-            evaluate(run, machine, data, split, num_particles)
-    if data.image_shape:
-        draw_samples(machine, data, run.samples, num_samples=100, seed=recipe.seed)
-    return machine
+    if stopped or first_epoch >= recipe.epochs:
+        return
 
-
-def _train(run, name, console, data, machine, checkpoint, first_epoch):
-    recipe = run.recipe
+    minibatches = datasets.minibatches(data.train, recipe.batch_size, recipe.seed, first_epoch)
+    if strategy.num_replicas_in_sync > 1:
+        minibatches = strategy.distribute_datasets_from_function(
+            functools.partial(share, minibatches)
+        )
     progress = ProgressBar(console, name, recipe.epochs, first_epoch)
     board = TensorBoard(
         run.logs,
@@ -65,7 +78,7 @@ def _train(run, name, console, data, machine, checkpoint, first_epoch):
     )
     try:
         machine.fit(
-            datasets.minibatches(data.train, recipe.batch_size, recipe.seed, first_epoch),
+            minibatches,
             epochs=recipe.epochs,
             initial_epoch=first_epoch,
             steps_per_epoch=recipe.steps_per_epoch(len(data.train)),
@@ -78,6 +91,30 @@ def _train(run, name, console, data, machine, checkpoint, first_epoch):
         )
     finally:
         progress.close()
+
+
+def finish(run: Run, name: str, console: Console) -> HelmholtzMachine:
+    """Evaluates the best machine of a trained run and draws from it.
+
+    Args:
+        run: The run.
+        name: What to call it on the screen.
+        console: Rich console.
+
+    Returns:
+        The best machine.
+    """
+    recipe = run.recipe
+    data = datasets.load(recipe.dataset)
+    machine = run.best_machine()
+    if not run.metrics.get("evaluations"):
+        num_particles = recipe.evaluation.num_particles
+        console.print(f"{name}: estimating likelihoods with K = {num_particles:,}", highlight=False)
+        for split in ("validation", "test"):
+            evaluate(run, machine, data, split, num_particles)
+    if data.image_shape:
+        draw_samples(machine, data, run.samples, num_samples=100, seed=recipe.seed)
+    return machine
 
 
 def evaluate(

@@ -109,6 +109,13 @@ class MachineTrainer(keras.Model):
     def metrics(self) -> list:
         return [self.statistics]
 
+    def _maybe_symbolic_build(self, *args, **kwargs):
+        """Does nothing: a machine is built as soon as it is made.
+
+        Under a distribution strategy Keras would build it from a batch averaged over the
+        replicas, for which they would need equal numbers of rows.
+        """
+
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """The log-likelihood of each datum in nats `[N]`, with the compiled K."""
         return self._evaluate_batch(self._unpack(x)).likelihood.log_likelihood
@@ -127,7 +134,7 @@ class MachineTrainer(keras.Model):
             self._compiled_learn(x, noise)
         else:
             self._learn_together(replica, x, noise)
-        return self.statistics.result()
+        return self._report()
 
     def _differentiate(self, x, noise):
         gradients, particles = self.objective.gradients(self, x, noise)
@@ -157,7 +164,14 @@ class MachineTrainer(keras.Model):
         """Estimates the likelihood of a batch."""
         statistics = self._evaluate_batch(self._unpack(data))
         self.statistics.update_state(statistics, self.num_particles)
-        return self.statistics.result()
+        return self._report()
+
+    def _report(self):
+        result = self.statistics.result()
+        if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            # Keras averages what the workers report over a first axis.
+            result = {name: value[None] for name, value in result.items()}
+        return result
 
     def _evaluate_batch(self, x):
         return self._stream(x, self.num_particles, _next_seed(self._evaluation_seed))[0]

@@ -10,6 +10,7 @@ RUN/samples.png         samples from P, where the data are images
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -118,18 +119,27 @@ def load_machine(path: Path, advice: str) -> HelmholtzMachine:
         raise ValueError(f"The checkpoint {path} is damaged ({reason}). {advice}") from error
 
 
-def provenance(seed: int) -> dict:
+def provenance(seed: int, module: str = "training") -> dict:
     """Where a result comes from: command, seed, date, versions and machine."""
     return {
-        "command": shlex.join(["python", "-m", "training", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "seed": seed,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),
             **{package: metadata.version(package) for package in _PACKAGES},
         },
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": {"processor": _processor(), "cores": os.cpu_count()},
     }
+
+
+def _processor() -> str:
+    """The processor's name where Linux tells it, else the kind of machine."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.machine()
 
 
 def read_json(path: Path) -> dict:

@@ -1,0 +1,65 @@
+"""`python -m benchmarks [SECTION…]`: measures, prints tables, writes `results.json`."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks import (
+    against_peers,
+    convergence,
+    fit_overhead,
+    likelihood,
+    limits,
+    sampling,
+    tables,
+    train_step,
+)
+from training.run import provenance, read_json, write_json
+
+RESULTS = Path(__file__).with_name("results.json")
+SECTIONS = {
+    "train_step": train_step.measure,
+    "peers": against_peers.measure,
+    "limits": limits.measure,
+    "likelihood": likelihood.measure,
+    "sampling": sampling.measure,
+    "fit": fit_overhead.measure,
+    "convergence": convergence.measure,
+}
+
+
+def run(
+    sections: Annotated[
+        list[str] | None, typer.Argument(help=f"Of {', '.join(SECTIONS)}; all by default.")
+    ] = None,
+    to: Annotated[Path, typer.Option(help="The file of the results.")] = RESULTS,
+) -> None:
+    """Measures sections and puts them in the file of the results; others in it stay."""
+    console = Console()
+    chosen = sections or list(SECTIONS)
+    if unknown := [name for name in chosen if name not in SECTIONS]:
+        console.print(f"Error: unknown section {unknown[0]}; expected {', '.join(SECTIONS)}.")
+        raise typer.Exit(2)
+    for name in chosen:
+        console.print(f"{name} …", highlight=False)
+        found = SECTIONS[name](lambda text: console.print(f"  {text}", highlight=False))
+        # How it was measured goes with each section: they may come from several runs.
+        found["run"] = provenance(seed=0, module="benchmarks")
+        results = read_json(to) if to.exists() else {}
+        write_json(to, {**results, name: found})
+        for table in tables.tables({name: found}):
+            console.print(table)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    typer.run(run)

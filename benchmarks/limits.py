@@ -1,0 +1,70 @@
+"""How far the step is from what the processor's matrix products allow, and what the rest is."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.machines import REFERENCE, bare_step, data, flops, make
+from benchmarks.timing import alternate, ratio, summary, timer
+
+
+def measure(report) -> dict:
+    """The step, its parts, and its matrix products alone, in turn."""
+    report("parts of the step")
+    case = REFERENCE
+    machine = make(case)
+    x = tf.constant(data(case.batch_size), tf.float32)
+    seed = tf.constant([0, 1])
+    draw = tf.function(lambda: machine.objective.noise(machine, case.batch_size, seed))
+    noise = draw()
+    differentiate = tf.function(
+        lambda: machine.objective.gradients(machine, x, noise)[0], jit_compile=True
+    )
+    learn = tf.function(lambda: machine._learn(x, noise), jit_compile=True)
+    empty = tf.function(lambda: tf.zeros([]))
+    products = flops(case)
+    times = alternate(
+        {
+            "step": timer(bare_step(machine, case.batch_size)),
+            "random numbers": timer(draw),
+            "gradients": timer(differentiate),
+            "gradients and optimizer": timer(learn),
+            "matrix products": timer(_matrix_products(products)),
+            "empty call": timer(empty),
+        },
+        rounds=15,
+    )
+    work = sum(2 * count * m * k * n for count, m, k, n, _ in products)
+    step, alone = np.median(times["step"]), np.median(times["matrix products"])
+    parts = {
+        "matrix products": alone,
+        "random numbers": np.median(times["random numbers"] - times["empty call"]),
+        "optimizer": np.median(times["gradients and optimizer"] - times["gradients"]),
+        "Python and dispatch": np.median(times["empty call"]),
+    }
+    parts["element-wise work and the rest"] = step - sum(parts.values())
+    return {
+        "case": case.name,
+        "step": summary(times["step"]),
+        "matrix_products": summary(times["matrix products"]),
+        "gflop": work / 1e9,
+        "gflops_of_step": work / step / 1e9,
+        "gflops_of_matrix_products": work / alone / 1e9,
+        "share_of_matrix_product_rate": ratio(times["matrix products"], times["step"]),
+        "ms": {name: float(value * 1e3) for name, value in parts.items()},
+    }
+
+
+def _matrix_products(products):
+    """All matrix products of a step and nothing else, by TensorFlow's own kernel."""
+    operands = []
+    for count, m, k, n, transposed in products:
+        left = tf.random.normal([k, m] if transposed else [m, k])
+        operands += [(left, tf.random.normal([k, n]), transposed)] * count
+
+    @tf.function
+    def call():
+        return [tf.matmul(a, b, transpose_a=transposed) for a, b, transposed in operands]
+
+    return call

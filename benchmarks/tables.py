@@ -1,0 +1,135 @@
+"""The results as tables."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+
+def tables(results: dict) -> list[Table]:
+    """One or more tables for each section that was measured."""
+    return [
+        table
+        for name, make in _SECTIONS.items()
+        if name in results
+        for table in make(results[name])
+    ]
+
+
+def _table(title, columns, rows):
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table
+
+
+def _ms(entry):
+    return f"{entry['ms']:.2f} ({entry['ms_25']:.2f}-{entry['ms_75']:.2f})"
+
+
+def _ratio(entry):
+    return f"{entry['ratio']:.2f} ({entry['ratio_25']:.2f}-{entry['ratio_75']:.2f})"
+
+
+def _train_step(found):
+    rows = [(row["case"], _ms(row), _ratio(row)) for row in found["cases"]]
+    rows.append(("t(K = 50) / t(K = 5), SBN 200-200-200", "", _ratio(found["k50_over_k5"])))
+    yield _table("Training step", ["case", "ms (quartiles)", "relative to the unit"], rows)
+
+
+def _peers(found):
+    names = {"torch": "PyTorch", "torch_compile": "torch.compile", "pyro": "Pyro"}
+    for row in found["times"]:
+        rows = [("rws_keras", _ms(row["ours"]), "1")]
+        rows += [
+            (title, _ms(row[name]), _ratio(row[f"{name}_over_ours"]))
+            for name, title in names.items()
+        ]
+        yield _table(
+            f"Against peers: {row['case']}", ["library", "ms (quartiles)", "times ours"], rows
+        )
+    rows = [
+        (
+            f"{names[row['peer']]}, {row['data']} data",
+            row["updates"],
+            f"{row['largest_t']:.1f}",
+            "yes" if row["same"] else "no",
+        )
+        for row in found["gradients"]
+    ]
+    yield _table("The same expected gradient?", ["peer", "updates", "largest |t|", "same"], rows)
+
+
+def _limits(found):
+    rows = [(name, f"{ms:.2f}") for name, ms in found["ms"].items()]
+    rows += [
+        ("the whole step", f"{found['step']['ms']:.2f}"),
+        ("GFLOP/s of the step", f"{found['gflops_of_step']:.0f}"),
+        ("GFLOP/s of its matrix products alone", f"{found['gflops_of_matrix_products']:.0f}"),
+        ("share of that rate", _ratio(found["share_of_matrix_product_rate"])),
+    ]
+    yield _table(f"Limits: {found['case']}", ["part", "ms"], rows)
+
+
+def _likelihood(found):
+    rows = [
+        (
+            f"{row['num_particles']:,}",
+            f"{row['particles_per_second']:,.0f}",
+            f"{row['mib_over_baseline']:.0f}",
+        )
+        for row in found["rows"]
+    ]
+    title = f"Likelihood (K = 100,000 at {found['k100000_over_k1000']:.2f} of the rate of 1,000)"
+    yield _table(title, ["K", "particles/s", "peak MiB over baseline"], rows)
+
+
+def _sampling(found):
+    rows = [(row["case"], _ms(row), f"{row['samples_per_second']:,.0f}") for row in found["rows"]]
+    yield _table(
+        f"Sampling from P, {found['samples']} at once",
+        ["machine", "ms (quartiles)", "samples/s"],
+        rows,
+    )
+    rows = [
+        (row["family"], _ms(row["together"]), _ms(row["unit_by_unit"]), _ratio(row))
+        for row in found["log_prob"]
+    ]
+    yield _table(
+        "Log-probability of 784 autoregressive units, 100 rows",
+        ["family", "together, ms", "unit by unit, ms", "ratio"],
+        rows,
+    )
+
+
+def _fit(found):
+    rows = [("fit", _ms(found["fit"])), ("bare step", _ms(found["bare"])), ("ratio", _ratio(found))]
+    yield _table(f"fit: {found['case']}", ["", "ms a step (quartiles)"], rows)
+
+
+def _convergence(found):
+    rows = [
+        (
+            run["name"],
+            run["updates"],
+            f"{run['seconds']:.0f}",
+            f"{run['nll']:.2f} ({run['nll_se']:.2f})",
+        )
+        for run in found["runs"]
+    ]
+    title = (
+        f"Time to a validation NLL of {found['target']:.0f} (ratio {found['seconds_ratio']:.2f})"
+    )
+    yield _table(title, ["recipe", "updates", "seconds", "NLL (se)"], rows)
+
+
+_SECTIONS = {
+    "train_step": _train_step,
+    "peers": _peers,
+    "limits": _limits,
+    "likelihood": _likelihood,
+    "sampling": _sampling,
+    "fit": _fit,
+    "convergence": _convergence,
+}

@@ -38,7 +38,7 @@ def measure(report) -> dict:
     def steps(epochs):
         return [sum(step(_STEPS)) / _STEPS for _ in range(epochs)]
 
-    times = alternate({"fit": fit, "bare": steps}, rounds=9, steps=2, warm_up=1)
+    times = alternate({"fit": fit, "bare": steps}, rounds=15, steps=2, warm_up=1)
     return {
         "case": REFERENCE.name,
         "fit": summary(times["fit"]),

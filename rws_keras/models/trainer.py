@@ -123,6 +123,20 @@ class MachineTrainer(keras.Model):
     def compute_output_shape(self, input_shape):
         return (input_shape[0],)
 
+    def make_train_function(self, force: bool = False):
+        """Makes the function that `fit` calls for each step.
+
+        It is Keras's own but in the usual case, one step at a time on one replica: there
+        reading the batch outside of the step's graph saves a tenth of a small machine's time.
+        """
+        usual = self.distribute_strategy.num_replicas_in_sync == self.steps_per_execution == 1
+        if self.run_eagerly or not usual:
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            step = tf.function(self.train_step, reduce_retracing=True, autograph=False)
+            self.train_function = lambda iterator: step(next(iterator))
+        return self.train_function
+
     def train_step(self, data):
         """Applies the objective's gradients once."""
         x = self._unpack(data)
@@ -131,10 +145,8 @@ class MachineTrainer(keras.Model):
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         if replica.num_replicas_in_sync == 1:
-            self._compiled_learn(x, noise)
-        else:
-            self._learn_together(replica, x, noise)
-        return self._report()
+            return self._compiled_learn(x, noise)
+        return self._learn_together(replica, x, noise)
 
     def _differentiate(self, x, noise):
         gradients, particles = self.objective.gradients(self, x, noise)
@@ -147,9 +159,10 @@ class MachineTrainer(keras.Model):
         with tf.control_dependencies([*gradients, *tf.nest.flatten(statistics)]):
             self.optimizer.apply(gradients, self.trainable_variables)
         self.statistics.update_state(statistics, self.objective.num_particles)
+        return self._report()
 
     def _learn(self, x, noise):
-        self._apply(*self._differentiate(x, noise))
+        return self._apply(*self._differentiate(x, noise))
 
     def _learn_together(self, replica, x, noise):
         """The step of one of several replicas, whose gradients the optimizer adds up."""
@@ -158,7 +171,7 @@ class MachineTrainer(keras.Model):
         # another: weighted by its share they add up to the mean over all.
         num_data = tf.cast(tf.shape(x)[0], tf.float32)
         share = num_data / replica.all_reduce(tf.distribute.ReduceOp.SUM, num_data)
-        self._apply([share * gradient for gradient in gradients], statistics)
+        return self._apply([share * gradient for gradient in gradients], statistics)
 
     def test_step(self, data):
         """Estimates the likelihood of a batch."""

@@ -19,6 +19,7 @@ from benchmarks import (
     fit_overhead,
     likelihood,
     limits,
+    resampling,
     sampling,
     tables,
     train_step,
@@ -33,6 +34,7 @@ SECTIONS = {
     "likelihood": likelihood.measure,
     "sampling": sampling.measure,
     "fit": fit_overhead.measure,
+    "resampling": resampling.measure,
     "convergence": convergence.measure,
 }
 

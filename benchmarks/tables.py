@@ -108,6 +108,26 @@ def _fit(found):
     yield _table(f"fit: {found['case']}", ["", "ms a step (quartiles)"], rows)
 
 
+def _resampling(found):
+    rows = [
+        (
+            row["num_particles"],
+            row["num_resampled"] or "all",
+            _ms(row),
+            f"{row['ratio']:.2f}",
+            f"{row['variance_ratio']:.3f}",
+            f"{row['variance_times_time']:.2f}",
+        )
+        for row in found["rows"]
+    ]
+    growth = found["k50_resampled5_over_k5"]["ratio"]
+    yield _table(
+        f"Resampled particles (t of K = 50, 5 resampled, over K = 5: {growth:.2f})",
+        ["K", "followed", "ms (quartiles)", "time", "variance", "time x variance"],
+        rows,
+    )
+
+
 def _convergence(found):
     rows = [
         (
@@ -131,5 +151,6 @@ _SECTIONS = {
     "likelihood": _likelihood,
     "sampling": _sampling,
     "fit": _fit,
+    "resampling": _resampling,
     "convergence": _convergence,
 }

@@ -13,6 +13,7 @@ from exact import (
 )
 
 from rws_keras import HelmholtzMachine
+from rws_keras.models.particles import resample
 from rws_keras.objectives import Draws, ReweightedWakeSleep, WakeSleep
 
 X = np.array([[1, 0, 1, 1], [0, 0, 1, 0]], np.float32)
@@ -182,6 +183,31 @@ def test_number_of_dreams():
     assert dream()[0].shape == [2, 4]
     assert dream(num_dreams=7)[0].shape == [7, 4]
     assert dream(sleep_q=False) is None
+
+
+def test_resampled_particles_follow_the_weights_on_average():
+    """Over the whole range of its noise, R of K particles weigh as all of them do."""
+    machine, x = tiny_machine("sbn", "sbn"), tf.constant(X)
+    both = {"wake_p": True, "wake_q": True, "sleep_q": False}
+    plain, resampled = (ReweightedWakeSleep(6, **both, num_resampled=r) for r in (None, 2))
+    noise = plain.noise(machine, len(x), seed=5)
+    expected = flat(plain.gradients(machine, x, noise)[0])
+    grid = (np.arange(500, dtype=np.float32) + 0.5) / 500
+    gradients = tf.function(lambda noise: resampled.gradients(machine, x, noise)[0])
+    each = np.stack([flat(gradients(tf.concat([noise, [u, u]], 0))) for u in grid])
+    assert each.std(axis=0).max() > 0.01  # it matters which are chosen
+    # Each of the few jumps along the grid is off by a cell's width at most.
+    np.testing.assert_allclose(each.mean(axis=0), expected, atol=6 * 2 / 500)
+
+
+def test_resampling_is_systematic():
+    weights = np.random.default_rng(0).dirichlet(np.full(7, 0.3), size=200).T.astype(np.float32)
+    marks = [tf.tile(tf.range(7.0)[:, None, None], [1, 200, 1])]
+    noise = tf.random.stateless_uniform([200], [0, 1])
+    chosen = resample(marks, tf.constant(weights), 4, noise)[0][..., 0].numpy()
+    counts = (chosen[:, None] == np.arange(7)[:, None]).sum(axis=0)
+    assert chosen.shape == (4, 200)
+    assert np.abs(counts - 4 * weights).max() < 1 + 1e-5
 
 
 def test_wake_sleep_is_the_delta_rule_of_1995():

@@ -33,6 +33,35 @@ class Particles(NamedTuple):
         return tf.nn.softmax(self.log_weights, axis=0)
 
 
+def resample(
+    latents: list[tf.Tensor], weights: tf.Tensor, num_resampled: int, noise: tf.Tensor
+) -> list[tf.Tensor]:
+    """Chooses R of K particles of each datum by systematic resampling.
+
+    A particle of weight `ω̃` is chosen `R ω̃` times on average, and never more than one time
+    more or less: the plain mean over the chosen has the expectation of the weighted mean.
+
+    Args:
+        latents: `[K, N, units]` for each latent layer.
+        weights: Normalised weights `[K, N]`.
+        num_resampled: R.
+        noise: Uniform numbers `[N]`.
+
+    Returns:
+        `[R, N, units]` for each latent layer.
+
+    Reference:
+        - [Kitagawa, 1996](https://doi.org/10.1080/10618600.1996.10474692)
+    """
+    positions = (tf.range(num_resampled, dtype=tf.float32)[:, None] + noise) / num_resampled
+    passed = tf.cumsum(weights, axis=0)[:, None] < positions  # [K, R, N]
+    # The weights add up to one but for rounding: the last particle has no end.
+    chosen = tf.reduce_sum(tf.cast(passed[:-1], tf.int32), axis=0)
+    data = tf.broadcast_to(tf.range(tf.shape(noise)[0]), tf.shape(chosen))
+    indices = tf.stack([chosen, data], axis=-1)
+    return [tf.gather_nd(latent, indices) for latent in latents]
+
+
 class LikelihoodEstimate(NamedTuple):
     """Importance-sampling estimate of `log p(x)` for each of N data.
 

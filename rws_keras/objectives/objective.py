@@ -20,11 +20,13 @@ class Draws(NamedTuple):
         latents: Particles from Q, `[K, N, units]` for each latent layer.
         log_q: `log q` of each layer at the particles, `[K, N]`: constants, as the samples.
         dream: `(x, latents)` from P, or `None` where no dream is needed.
+        resampling: Uniform numbers `[N]` that choose among the particles, or `None`.
     """
 
     latents: list[tf.Tensor]
     log_q: list[tf.Tensor]
-    dream: tuple[tf.Tensor, list[tf.Tensor]] | None
+    dream: tuple[tf.Tensor, list[tf.Tensor]] | None = None
+    resampling: tf.Tensor | None = None
 
 
 class Objective(abc.ABC):
@@ -58,7 +60,7 @@ class Objective(abc.ABC):
     def draw(self, machine, x: tf.Tensor, noise: tf.Tensor) -> Draws:
         """Draws the particles; without a dream."""
         latents, log_q = machine.infer(x, self._split(machine, x, noise))
-        return Draws(latents, log_q, None)
+        return Draws(latents, log_q)
 
     def _split(self, machine, x, noise):
         return split_noise(noise, self.noise_shapes(machine, tf.shape(x)[0]))

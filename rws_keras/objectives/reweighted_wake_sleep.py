@@ -7,7 +7,7 @@ import math
 import tensorflow as tf
 
 from rws_keras.checks import check_positive_integer
-from rws_keras.models.particles import Particles
+from rws_keras.models.particles import Particles, resample
 from rws_keras.objectives.objective import Draws, Objective, register
 
 
@@ -28,10 +28,14 @@ class ReweightedWakeSleep(Objective):
         wake_q: Whether to apply the wake update of Q, or its scale.
         sleep_q: Whether to apply the sleep update of Q, or its scale.
         num_dreams: Dreams a step; as many as there are data in the batch by default.
+        num_resampled: Positive integer R to follow, instead of all K particles in proportion
+            to their weights, R that are drawn from them by their weights: the same on average,
+            at less cost where K is large. All K by default.
 
     Example:
     ```python
     machine.compile("adam", ReweightedWakeSleep(num_particles=5))
+    machine.compile("adam", ReweightedWakeSleep(num_particles=50, num_resampled=5))
     machine.compile("adam", ReweightedWakeSleep(num_particles=10, sleep_q=0.5))
     ```
 
@@ -46,6 +50,7 @@ class ReweightedWakeSleep(Objective):
         wake_q: bool | float = True,
         sleep_q: bool | float = True,
         num_dreams: int | None = None,
+        num_resampled: int | None = None,
     ):
         super().__init__(num_particles)
         for name, scale in [("wake_p", wake_p), ("wake_q", wake_q), ("sleep_q", sleep_q)]:
@@ -54,30 +59,35 @@ class ReweightedWakeSleep(Objective):
                     f"`{name}` must be a bool or a finite scale of at least 0, got {scale!r}."
                 )
         self.wake_p, self.wake_q, self.sleep_q = wake_p, wake_q, sleep_q
-        self.num_dreams = (
-            None if num_dreams is None else check_positive_integer(num_dreams, "num_dreams")
+        self.num_dreams, self.num_resampled = (
+            None if number is None else check_positive_integer(number, name)
+            for number, name in [(num_dreams, "num_dreams"), (num_resampled, "num_resampled")]
         )
 
     def noise_shapes(self, machine, num_data: int | tf.Tensor) -> list:
-        particles = super().noise_shapes(machine, num_data)
-        if not self.sleep_q:
-            return particles
-        return particles + machine.dream_shapes(self.num_dreams or num_data)
+        shapes = super().noise_shapes(machine, num_data)
+        if self.sleep_q:
+            shapes += machine.dream_shapes(self.num_dreams or num_data)
+        return [*shapes, [num_data]] if self.num_resampled else shapes
 
     def draw(self, machine, x: tf.Tensor, noise: tf.Tensor) -> Draws:
         noise = self._split(machine, x, noise)
+        resampling = noise.pop() if self.num_resampled else None
         num_latents = len(machine.q_layers)
         latents, log_q = machine.infer(x, noise[:num_latents])
         dream = machine.dream(noise[num_latents:]) if self.sleep_q else None
-        return Draws(latents, log_q, dream)
+        return Draws(latents, log_q, dream, resampling)
 
     def loss(self, machine, x: tf.Tensor, draws: Draws) -> tuple[tf.Tensor, Particles]:
         latents = draws.latents
         particles = Particles(latents, machine.log_p(x, latents), draws.log_q)
-        weights = tf.stop_gradient(particles.normalized_weights)
+        weights, log_p = tf.stop_gradient(particles.normalized_weights), particles.log_p
+        if self.num_resampled:
+            latents = resample(latents, weights, self.num_resampled, draws.resampling)
+            weights, log_p = 1.0 / self.num_resampled, machine.log_p(x, latents)
         loss = tf.zeros([])
         if self.wake_p:  # Σ_k ω̃_k log p(x, h_k)
-            loss -= self.wake_p * _weighted_mean(weights, particles.log_p)
+            loss -= self.wake_p * _weighted_mean(weights, log_p)
         if self.wake_q:  # Σ_k ω̃_k log q(h_k | x)
             loss -= self.wake_q * _weighted_mean(weights, machine.log_q(x, latents))
         if self.sleep_q:  # log q(h | x) at (x, h) ~ p
@@ -91,6 +101,7 @@ class ReweightedWakeSleep(Objective):
             "wake_q": self.wake_q,
             "sleep_q": self.sleep_q,
             "num_dreams": self.num_dreams,
+            "num_resampled": self.num_resampled,
         }
 
 
@@ -122,5 +133,5 @@ class WakeSleep(ReweightedWakeSleep):
 
     def get_config(self) -> dict:
         config = super().get_config()
-        del config["num_particles"], config["wake_q"]
+        del config["num_particles"], config["wake_q"], config["num_resampled"]
         return config

@@ -50,15 +50,19 @@ def _log_prob(family, options):
     x = tf.constant(data(100), tf.float32)
     together = tf.function(lambda: layer.distribution().log_prob(x), jit_compile=True)
 
+    # A unit of zeros in front of all others, lest the first has none before it.
+    padded = tf.pad(x, [[0, 0], [1, 0]])
+    weights = layer.autoregressive_kernel if family == "arsbn" else layer.encoder
+    weights = tf.pad(weights.value, [[1, 0], [0, 0]])
+
     @tf.function
     def conditional(i):
         """`log p(x_i | x_<i)` from the definition."""
-        before = x[:, :i]
+        before = padded[:, : i + 1]
         if family == "arsbn":
-            weights = layer.autoregressive_kernel[:i, i]
-            logit = layer.bias[i] + tf.linalg.matvec(before, weights)
+            logit = layer.bias[i] + tf.linalg.matvec(before, weights[: i + 1, i])
         else:
-            hidden = layer.hidden_bias + tf.matmul(before, layer.encoder[:i])
+            hidden = layer.hidden_bias + tf.matmul(before, weights[: i + 1])
             logit = layer.bias[i] + tf.linalg.matvec(tf.sigmoid(hidden), layer.decoder[i])
         return -tf.nn.softplus((1.0 - 2.0 * x[:, i]) * logit)
 

@@ -98,3 +98,4 @@ def test_fit_is_the_same_with_and_without_compilation(family, binary):
     plain = trained(jit_compile=False)
     assert np.abs(trained(jit_compile=True) - plain).max() < 1e-5
     assert np.abs(trained(run_eagerly=True) - plain).max() < 1e-5
+    assert np.abs(trained(steps_per_execution=2) - plain).max() < 1e-5

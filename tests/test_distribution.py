@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from rws_keras import HelmholtzMachine
+from rws_keras.objectives import ReweightedWakeSleep
 from training import workers
 from training.run import Run
 
@@ -67,6 +69,17 @@ def test_two_logical_devices(tmp_path):
     out = tmp_path / "steps.npz"
     run_all([([ROOT / "tests/distributed_step.py", "mirrored", out], {}, tmp_path)])
     check_steps(out)
+
+
+def test_one_replica_of_a_strategy_learns(binary):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        machine = HelmholtzMachine.from_sizes(10, [6], seed=0)
+        machine.compile("adam", ReweightedWakeSleep(3))
+    before = machine.get_weights()[0]
+    history = machine.fit(binary(40, 10), batch_size=16, verbose=0).history
+    assert history["num_data"] == [40]
+    assert np.abs(machine.get_weights()[0] - before).max() > 0
 
 
 def test_two_processes(tmp_path):

@@ -53,9 +53,37 @@ def test_figures_of_the_real_run():
                 f"{result(name)['seconds'] / 60:.0f}",
             ]
         )
-        assert result(name)["updates"] == 60_000
+        assert result(name)["updates"] == 30_000
         assert result(name)["epochs"] == 120
     assert [row[1:] for row in rows("A real run")] == expected
+
+
+def test_figures_of_the_speed():
+    found = json.loads((ROOT / "benchmarks" / "results.json").read_text())
+    step = found["peers"]["times"][0]
+
+    def spread(entry, key):
+        return f"{entry[key]:.2f} ({entry[f'{key}_25']:.2f}-{entry[f'{key}_75']:.2f})"
+
+    expected = [[spread(step["ours"], "ms"), "1"]]
+    for name in ("torch", "torch_compile", "pyro"):
+        expected.append([spread(step[name], "ms"), spread(step[f"{name}_over_ours"], "ratio")])
+    rates = {row["num_particles"]: row for row in found["likelihood"]["rows"]}
+    expected += [
+        [spread(found["limits"]["share_of_matrix_product_rate"], "ratio")],
+        [spread(found["fit"], "ratio")],
+        [spread(found["train_step"]["k50_over_k5"], "ratio")],
+        [spread(found["resampling"]["k50_resampled5_over_k5"], "ratio")],
+        [f"{rates[1000]['particles_per_second']:,.0f}"],
+        [f"{rates[100_000]['particles_per_second']:,.0f}"],
+        [f"{rates[100_000]['mib_over_baseline']:.0f}"],
+        *([spread(entry, "ratio")] for entry in found["sampling"]["log_prob"]),
+        [spread(found["train_step"]["cases"][-1], "ms")],
+        *([f"{run['seconds']:.0f}"] for run in found["convergence"]["runs"]),
+    ]
+    written = [row[1:] for row in rows("Speed")]
+    # The second table's title and rule are among the rows.
+    assert [row for row in written if row not in (["figure"], ["---"])] == expected
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)

@@ -94,15 +94,12 @@ def train(
 
 
 def finish(run: Run, name: str, console: Console) -> HelmholtzMachine:
-    """Evaluates the best machine of a trained run and draws from it.
+    """Evaluates the best machine of a trained run, draws from it and returns it.
 
     Args:
         run: The run.
         name: What to call it on the screen.
         console: Rich console.
-
-    Returns:
-        The best machine.
     """
     recipe = run.recipe
     data = datasets.load(recipe.dataset)

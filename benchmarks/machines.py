@@ -27,7 +27,9 @@ class Case(NamedTuple):
     @property
     def name(self) -> str:
         """As in the tables."""
-        family = self.family if isinstance(self.family, str) else self.family["family"]
+        family = self.family
+        if isinstance(family, dict):
+            family = f"{family['family']} (hidden {family['hidden_units']})"
         latents = "-".join(map(str, self.latents))
         return f"{family} {latents}, K = {self.num_particles}, batch {self.batch_size}"
 

@@ -14,6 +14,7 @@ _CASES = [
     ),
     Case("arsbn", (500,)),
     Case(NADE, (250,)),
+    Case("nade", (250,)),
 ]
 
 

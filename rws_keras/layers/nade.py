@@ -11,7 +11,8 @@ from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 
 # Units evaluated together. The hidden activations of a block take R x _BLOCK x H floats,
 # those of all units at once would take R x D x H: 400 MB for 500 rows, D = 784, H = 250.
-_BLOCK = 16
+# Larger blocks leave the processor's cache, smaller ones do more steps.
+_BLOCK = 8
 
 
 class NeuralAutoregressiveBernoulli(BinaryDistribution):

@@ -1,0 +1,50 @@
+"""What the benchmarks rest on: their count of the work, and their arithmetic."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from benchmarks import machines, tables, timing
+from benchmarks.__main__ import RESULTS, SECTIONS
+
+
+@pytest.mark.parametrize("latents", [(20,), (20, 15), (20, 15, 10, 5)])
+def test_the_compiled_step_has_the_matrix_products_that_are_counted(latents):
+    """None is missing from the count, and the step computes none twice."""
+    case = machines.Case("sbn", latents, num_particles=3, batch_size=10)
+    machine = machines.make(case)
+    x = tf.constant(machines.data(case.batch_size), tf.float32)
+    noise = machine.objective.noise(machine, case.batch_size, 0)
+    compiled = tf.function(machine.objective.gradients, jit_compile=True)
+    program = compiled.experimental_get_compiler_ir(machine, x, noise)(stage="optimized_hlo")
+    shapes = re.findall(r"= f32\[(\d+),(\d+)\]\S* dot\(", program)
+    found = sorted(int(rows) * int(columns) for rows, columns in shapes)
+    expected = sorted(rows * columns for _, rows, _, columns, _ in machines.flops(case))
+    assert found == expected
+
+
+def test_ratios_are_those_of_the_medians():
+    calls = []
+    times = timing.alternate(
+        {
+            "slow": lambda steps: calls.append("slow") or [0.03] * steps,
+            "fast": lambda steps: calls.append("fast") or [0.01] * steps,
+        },
+        rounds=3,
+    )
+    assert calls == ["slow", "fast"] * 4  # warm-up, then in turn
+    assert timing.ratio(times["slow"], times["fast"]) == pytest.approx(
+        {"ratio": 3.0, "ratio_25": 3.0, "ratio_75": 3.0}
+    )
+    found = timing.summary(np.array([0.001, 0.002, 0.003]))
+    assert found == pytest.approx({"ms": 2.0, "ms_25": 1.5, "ms_75": 2.5})
+
+
+def test_every_section_has_results_and_tables():
+    results = json.loads(RESULTS.read_text())
+    assert results.keys() == SECTIONS.keys()
+    assert len(list(tables.tables(results))) >= len(SECTIONS)
+    assert all(section["run"]["machine"]["cores"] for section in results.values())

@@ -11,14 +11,14 @@ from benchmarks.machines import REFERENCE, bare_step, data, make
 from benchmarks.timing import alternate, ratio, summary, timer
 from rws_keras.datasets import minibatches
 
-_STEPS = 100
+_STEPS = 500  # an epoch of binarized MNIST
 
 
 def measure(report) -> dict:
     """Epochs of `fit` and as many bare steps, in turn."""
     report("fit and bare steps")
     machine, bare = make(REFERENCE), make(REFERENCE)
-    dataset = minibatches(data(10_000), REFERENCE.batch_size, seed=0)
+    dataset = minibatches(data(50_000), REFERENCE.batch_size, seed=0)
 
     def fit(epochs):
         began = time.perf_counter()
@@ -38,7 +38,7 @@ def measure(report) -> dict:
     def steps(epochs):
         return [sum(step(_STEPS)) / _STEPS for _ in range(epochs)]
 
-    times = alternate({"fit": fit, "bare": steps}, rounds=15, steps=2, warm_up=1)
+    times = alternate({"fit": fit, "bare": steps}, rounds=9, steps=1, warm_up=1)
     return {
         "case": REFERENCE.name,
         "fit": summary(times["fit"]),

@@ -52,10 +52,9 @@ class MachineTrainer(keras.Model):
             num_particles: K of `evaluate`, `predict` and the validation during `fit`.
             run_eagerly: As in Keras.
             steps_per_execution: As in Keras.
-            jit_compile: Whether XLA compiles the training step. The noise of a step is
-                always drawn outside of it: on a CPU XLA's random generator is some 30 times
-                slower than TensorFlow's. Compiling takes some seconds for each size of
-                batch.
+            jit_compile: Whether XLA compiles the training step, which takes some seconds for
+                each size of batch. The noise of a step is drawn outside of it in any case: on
+                many CPUs XLA's random generator is far slower than TensorFlow's.
         """
         self.num_particles = check_positive_integer(num_particles, "num_particles")
         if objective is not None and not hasattr(objective, "gradients"):

@@ -73,7 +73,11 @@ def _times(process, report):
     rows = []
     for case in (REFERENCE, Case("sbn", (200,)), Case("sbn", SBN3, 50)):
         report(case.name)
-        subjects = {"ours": timer(bare_step(make(case), case.batch_size))}
+        subjects = {
+            "ours": timer(bare_step(make(case), case.batch_size)),
+            # What Pyro does.
+            "ours_awake": timer(bare_step(make(case, sleep_q=False), case.batch_size)),
+        }
         for name in PEERS:
             process.ask(
                 "prepare",
@@ -90,6 +94,8 @@ def _times(process, report):
                 "case": case.name,
                 **{name: summary(seconds) for name, seconds in times.items()},
                 **{f"{name}_over_ours": ratio(times[name], times["ours"]) for name in PEERS},
+                "pyro_over_ours_awake": ratio(times["pyro"], times["ours_awake"]),
+                "ours_awake_over_ours": ratio(times["ours_awake"], times["ours"]),
             }
         )
     return {"times": rows}

@@ -39,11 +39,12 @@ REFERENCE = Case("sbn", SBN3)
 NADE = {"family": "nade", "hidden_units": 250}
 
 
-def make(case: Case) -> HelmholtzMachine:
-    """The machine, compiled with all three updates and Adam."""
+def make(case: Case, sleep_q: bool = True) -> HelmholtzMachine:
+    """The machine, compiled with all three updates, or without the sleep update, and Adam."""
     keras.utils.set_random_seed(0)
     machine = HelmholtzMachine.from_sizes(VISIBLE, case.latents, p=case.family, q=case.family)
-    machine.compile(keras.optimizers.Adam(2e-3), ReweightedWakeSleep(case.num_particles))
+    objective = ReweightedWakeSleep(case.num_particles, sleep_q=sleep_q)
+    machine.compile(keras.optimizers.Adam(2e-3), objective)
     machine.optimizer.build(machine.trainable_variables)
     return machine
 

@@ -40,11 +40,12 @@ def _train_step(found):
 
 def _peers(found):
     names = {"torch": "PyTorch", "torch_compile": "torch.compile", "pyro": "Pyro"}
+    awake = {"ours_awake": "rws_keras without sleep update"}
     for row in found["times"]:
         rows = [("rws_keras", _ms(row["ours"]), "1")]
         rows += [
             (title, _ms(row[name]), _ratio(row[f"{name}_over_ours"]))
-            for name, title in names.items()
+            for name, title in (awake | names).items()
         ]
         yield _table(
             f"Against peers: {row['case']}", ["library", "ms (quartiles)", "times ours"], rows

@@ -66,7 +66,7 @@ def test_figures_of_the_speed():
         return f"{entry[key]:.2f} ({entry[f'{key}_25']:.2f}-{entry[f'{key}_75']:.2f})"
 
     expected = [[spread(step["ours"], "ms"), "1"]]
-    for name in ("torch", "torch_compile", "pyro"):
+    for name in ("ours_awake", "torch", "torch_compile", "pyro"):
         expected.append([spread(step[name], "ms"), spread(step[f"{name}_over_ours"], "ratio")])
     rates = {row["num_particles"]: row for row in found["likelihood"]["rows"]}
     expected += [

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from training import cli, fitting, recipe, reporting
 from training.checkpoint import latest
+from training.interruption import Interruption
 from training.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -154,6 +155,20 @@ def test_an_interrupted_run_goes_on_to_the_same_result(finished, tiny, tmp_path,
     out, err = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, err
     assert_same_result(finished, run)
+
+
+def test_an_interruption_that_keras_swallows_comes_back():
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Interruption() as interruption:
+            interruption.on_train_batch_end(0)  # nothing has come yet
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                interruption.on_train_batch_end(1)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def crash_at_epoch(monkeypatch, epoch):

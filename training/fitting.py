@@ -15,6 +15,7 @@ from rws_keras import HelmholtzMachine, datasets
 from rws_keras.callbacks import TensorBoard, tile_images, write_png
 from rws_keras.datasets import BinaryData
 from training.checkpoint import Checkpoint, latest
+from training.interruption import Interruption
 from training.progress import ProgressBar
 from training.recipe import Recipe
 from training.run import Run
@@ -77,18 +78,19 @@ def train(
         seed=recipe.seed,
     )
     try:
-        machine.fit(
-            minibatches,
-            epochs=recipe.epochs,
-            initial_epoch=first_epoch,
-            steps_per_epoch=recipe.steps_per_epoch(len(data.train)),
-            validation_data=data.validation,
-            validation_batch_size=recipe.evaluation.batch_size,
-            # The checkpoint comes last: what it has saved, the others have seen.
-            shuffle=False,
-            callbacks=[progress, board, checkpoint],
-            verbose=0,
-        )
+        with Interruption() as interruption:
+            machine.fit(
+                minibatches,
+                epochs=recipe.epochs,
+                initial_epoch=first_epoch,
+                steps_per_epoch=recipe.steps_per_epoch(len(data.train)),
+                validation_data=data.validation,
+                validation_batch_size=recipe.evaluation.batch_size,
+                # The checkpoint comes last: what it has saved, the others have seen.
+                shuffle=False,
+                callbacks=[interruption, progress, board, checkpoint],
+                verbose=0,
+            )
     finally:
         progress.close()
 

@@ -6,7 +6,6 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -53,14 +52,17 @@ def run(
         raise typer.Exit(2)
     for name in chosen:
         console.print(f"{name} …", highlight=False)
-        found = SECTIONS[name](lambda text: console.print(f"  {text}", highlight=False))
+        try:
+            found = SECTIONS[name](lambda text: console.print(f"  {text}", highlight=False))
+        except ValueError as error:
+            console.print(f"Error: {error}", style="red", markup=False, highlight=False)
+            raise typer.Exit(2) from None
         # How it was measured goes with each section: they may come from several runs.
         found["run"] = provenance(seed=0, module="benchmarks")
         results = read_json(to) if to.exists() else {}
         write_json(to, {**results, name: found})
         for table in tables.tables({name: found}):
             console.print(table)
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

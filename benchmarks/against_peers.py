@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from benchmarks.machines import REFERENCE, SBN3, VISIBLE, Case, bare_step, make
 from benchmarks.timing import alternate, ratio, summary, timer
+from rws_keras import HelmholtzMachine
 from rws_keras.objectives import ReweightedWakeSleep
 
 ROOT = Path(__file__).parents[1]
@@ -107,8 +108,7 @@ def _gradients(process, name, batch_size, sleep, repetitions=400):
     At these 400 repetitions |t| > 6 has probability 4e-9 in each of the 175 components.
     """
     sizes, num_particles = [10, 7, 5], 4
-    machine = make(Case("sbn", sizes[1:], num_particles))
-    machine = type(machine).from_sizes(sizes[0], sizes[1:])
+    machine = HelmholtzMachine.from_sizes(sizes[0], sizes[1:])
     random = np.random.default_rng(0)
     for variable in machine.trainable_variables:
         variable.assign(random.normal(0.0, 0.7, variable.shape))

@@ -61,8 +61,8 @@ def bare_step(machine: HelmholtzMachine, batch_size: int) -> Callable[[], object
     return lambda: step((x,))
 
 
-def flops(case: Case) -> list[tuple[int, int, int, int, bool]]:
-    """Matrix products of one step of an SBN, as `(count, rows, inner, columns, transposed)`.
+def flops(case: Case) -> list[tuple[int, int, int, bool]]:
+    """Matrix products of one step of an SBN, as `(rows, inner, columns, transposed)`.
 
     `transposed` marks a weight's gradient: the inner axis is then that of the rows of both.
     The first Q layer works once a datum, the others once a particle, a dream once a datum.
@@ -73,12 +73,12 @@ def flops(case: Case) -> list[tuple[int, int, int, int, bool]]:
     for index, (below, above) in enumerate(itertools.pairwise(sizes)):
         rows = batch if index == 0 else particles
         products += [
-            (1, rows, below, above, False),  # Q, wake
-            (1, below, rows, above, True),  # its gradient
-            (1, particles, above, below, False),  # P, wake
-            (1, above, particles, below, True),  # its gradient
-            (1, batch, above, below, False),  # P's dream
-            (1, batch, below, above, False),  # Q at the dream
-            (1, below, batch, above, True),  # its gradient
+            (rows, below, above, False),  # Q, wake
+            (below, rows, above, True),  # its gradient
+            (particles, above, below, False),  # P, wake
+            (above, particles, below, True),  # its gradient
+            (batch, above, below, False),  # P's dream
+            (batch, below, above, False),  # Q at the dream
+            (below, batch, above, True),  # its gradient
         ]
     return products

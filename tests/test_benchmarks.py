@@ -22,7 +22,7 @@ def test_the_compiled_step_has_the_matrix_products_that_are_counted(latents):
     program = compiled.experimental_get_compiler_ir(machine, x, noise)(stage="optimized_hlo")
     shapes = re.findall(r"= f32\[(\d+),(\d+)\]\S* dot\(", program)
     found = sorted(int(rows) * int(columns) for rows, columns in shapes)
-    expected = sorted(rows * columns for _, rows, _, columns, _ in machines.flops(case))
+    expected = sorted(rows * columns for rows, _, columns, _ in machines.flops(case))
     assert found == expected
 
 

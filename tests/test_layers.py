@@ -163,6 +163,13 @@ def test_conditional_probs_are_those_of_the_chain_rule(family):
         )
 
 
+def test_certain_units():
+    """Infinite logits: certain states cost nothing, impossible ones everything."""
+    logits = tf.constant([np.inf, -np.inf, 0.0])
+    log_prob = layers.FactorizedBernoulli(logits).log_prob([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(log_prob, [-np.log(2.0), -np.inf], rtol=1e-6)
+
+
 def test_factorized_bernoulli_is_the_one_of_tfp(binary):
     logits = np.random.default_rng(0).normal(0, 3, (6, 9)).astype(np.float32)
     ours = layers.FactorizedBernoulli(logits)

@@ -364,3 +364,9 @@ def test_wake_sleep_config():
     copy = WakeSleep.from_config(objective.get_config())
     assert copy.get_config() == objective.get_config()
     assert (copy.num_particles, copy.wake_q, copy.sleep_q) == (1, False, 0.5)
+
+
+def test_seeds_of_64_bits_are_taken(binary):
+    machine = HelmholtzMachine.from_sizes(6, [3], seed=2**40 + 1)
+    machine.compile("adam", ReweightedWakeSleep(2))
+    machine.fit(binary(8, 6), verbose=0)

@@ -83,10 +83,11 @@ _MOST_FACTORS = 25
 def bernoulli_log_prob(value: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """`Σ_i log p(x_i)` in nats for independent Bernoulli units with the given logits.
 
-    For binary `x`, `log σ(a)^x (1 - σ(a))^(1-x) = x a - max(a, 0) - log(1 + e^-|a|)`, exact
-    at any logit. The last term is the same for every value, and its sum over the units is
-    the logarithm of a product: one logarithm serves several units. The gradient with respect
-    to `a` is the residual `x - σ(a)`; the values are data or samples and have none.
+    For binary `x`, `log σ(a)^x (1 - σ(a))^(1-x) = -max((1 - 2x) a, 0) - log(1 + e^-|a|)`,
+    exact at any logit, infinite ones too. The last term is the same for every value, and its
+    sum over the units is the logarithm of a product: one logarithm serves several units. The
+    gradient with respect to `a` is the residual `x - σ(a)`; the values are data or samples and
+    have none.
 
     Args:
         value: binary tensor `[..., D]`.
@@ -100,16 +101,16 @@ def bernoulli_log_prob(value: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     shape = tf.concat([tf.shape(logits)[:-1], [factors, units // factors]], axis=0)
     product = tf.reduce_prod(tf.reshape(1.0 + tf.exp(-tf.abs(logits)), shape), axis=-2)
     log_normalizer = tf.reduce_sum(tf.math.log(product), axis=-1)
-    log_prob = tf.reduce_sum(value * logits - tf.nn.relu(logits), axis=-1) - log_normalizer
+    log_prob = -tf.reduce_sum(tf.nn.relu((1.0 - 2.0 * value) * logits), axis=-1) - log_normalizer
 
     def gradient(upstream):
         residual = upstream[..., None] * (value - tf.sigmoid(logits))
-        return None, sum_to_shape(residual, logits)
+        return None, _sum_to_shape(residual, logits)
 
     return log_prob, gradient
 
 
-def sum_to_shape(gradient: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+def _sum_to_shape(gradient: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Sums a gradient over the axes along which `like` was broadcast."""
     _, axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(gradient), s1=tf.shape(like))
     return tf.reshape(tf.reduce_sum(gradient, axes), tf.shape(like))

@@ -270,8 +270,8 @@ class MachineTrainer(keras.Model):
 def _seed_variable(seed):
     """A seed and a counter. Replicas hold the same, and count on together."""
     return tf.Variable(
-        [seed, 0],
-        dtype=tf.int32,
+        # A seed may have 64 bits, as Keras's.
+        np.array([seed, 0], np.int64).astype(np.int32),
         trainable=False,
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
     )

@@ -2,5 +2,14 @@
 
 from rws_keras.models.helmholtz_machine import HelmholtzMachine
 from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples, Statistics
+from rws_keras.models.pretrained import PresetError, presets
 
-__all__ = ["HelmholtzMachine", "LikelihoodEstimate", "Particles", "Samples", "Statistics"]
+__all__ = [
+    "HelmholtzMachine",
+    "LikelihoodEstimate",
+    "Particles",
+    "PresetError",
+    "Samples",
+    "Statistics",
+    "presets",
+]

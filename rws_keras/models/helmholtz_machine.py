@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 
 import keras
@@ -11,6 +13,7 @@ import tensorflow as tf
 from rws_keras import layers
 from rws_keras.checks import check_binary, check_positive_integer
 from rws_keras.layers.distribution import draw_noise, split_noise, stateless_seed
+from rws_keras.models import pretrained
 from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples
 from rws_keras.models.streaming import stream_particles
 from rws_keras.models.trainer import MachineTrainer
@@ -117,6 +120,43 @@ class HelmholtzMachine(MachineTrainer):
             seed=seed,
             name=name,
         )
+
+    @classmethod
+    def from_preset(cls, preset: str | os.PathLike) -> HelmholtzMachine:
+        """Loads a pretrained machine.
+
+        A preset consists of a configuration and arrays: loading one from an untrusted place
+        runs no code of that place.
+
+        Args:
+            preset: A name from `rws_keras.presets()`, the path of a preset's folder, or its
+                http(s) address. What is downloaded is checked by its SHA-256 and kept under
+                the Keras home.
+
+        Returns:
+            The machine, not compiled.
+
+        Raises:
+            PresetError: If there is no such preset, or it is damaged or cannot be had. (It is
+                a `ValueError`.)
+
+        Example:
+        ```python
+        machine = rws_keras.HelmholtzMachine.from_preset("digits-sbn-64-32")
+        machine.log_likelihood(x, num_particles=1000)
+        ```
+        """
+        folder = pretrained.locate(preset)
+        try:
+            config = json.loads((folder / pretrained.CONFIG).read_text())
+            machine = keras.saving.deserialize_keras_object(config, safe_mode=True)
+            if not isinstance(machine, cls):
+                raise TypeError(f"it describes a {type(machine).__name__}, not a {cls.__name__}")
+            machine.load_weights(folder / pretrained.WEIGHTS)
+        except Exception as error:  # json, Keras and h5py each have errors of their own
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise pretrained.PresetError(f"{folder} does not hold a machine: {reason}.") from error
+        return machine
 
     def _build_layers(self) -> None:
         for stack, name in [(self.p_layers, "p_layers"), (self.q_layers, "q_layers")]:

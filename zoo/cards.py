@@ -1,0 +1,170 @@
+"""Model cards and the leaderboard, generated from what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.run import read_json
+
+PUBLISHED = Path(__file__).with_name("published.json")
+
+_DATASETS = {
+    "digits": "scikit-learn's 8x8 digits (1,797 images)",
+    "binarized_mnist": "the official binarized MNIST (50,000 / 10,000 / 10,000 images of 28x28)",
+}
+_FAMILIES = {"sbn": "SBN", "dsbn": "DSBN", "arsbn": "AR-SBN", "nade": "NADE"}
+
+
+def family(model: dict, stack: str = "p") -> str:
+    """The layer family of P (or Q) as the literature writes it."""
+    spec = model[stack]
+    specs = spec if isinstance(spec, list) else [spec]
+    names = [entry["family"] if isinstance(entry, dict) else entry for entry in specs]
+    return "/".join(dict.fromkeys(_FAMILIES[name] for name in names))
+
+
+def nll(entry: dict, digits: int = 2) -> str:
+    """A negative log-likelihood with its standard error in brackets."""
+    return f"{-entry['log_likelihood']:.{digits}f} ({entry['log_likelihood_se']:.{digits}f})"
+
+
+def sizes(latent_units: list[int]) -> str:
+    """Sizes of the latent layers, bottom first."""
+    return "-".join(map(str, latent_units))
+
+
+def published(dataset: str, label: str) -> dict[str, float]:
+    """Published test NLLs of a model on a data set; of the data set's best where none fits."""
+    models = read_json(PUBLISHED).get(dataset, {})
+    return models.get(label) or models.get("best of the paper") or {}
+
+
+def model_card(metadata: dict, recipe: dict) -> str:
+    """The card of a preset as Markdown.
+
+    Args:
+        metadata: The content of `preset.json`; `files` is not needed.
+        recipe: The recipe it was trained by.
+    """
+    name, training, test = metadata["name"], metadata["training"], metadata["test"]
+    label = f"{metadata['family']} {sizes(metadata['latent_units'])}"
+    data = _DATASETS.get(
+        metadata["dataset"], f"`{metadata['dataset']}` of the density-estimation benchmark"
+    )
+    objective = dict(recipe["objective"])
+    algorithm = objective.pop("name").replace("_", " ")
+    arguments = ", ".join(f"{key} = {value}" for key, value in objective.items())
+    optimizer = recipe["optimizer"]
+    versions = ", ".join(f"{key} {value}" for key, value in training["versions"].items())
+    lines = [
+        f"# {name}",
+        "",
+        f"{metadata['description']}. A Helmholtz machine of {metadata['num_parameters']:,} "
+        "parameters.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| data | {data} |",
+        f"| visible units | {metadata['visible_units']} |",
+        f"| latents, bottom first | {sizes(metadata['latent_units'])} |",
+        f"| P, Q | {metadata['family']}, {family(recipe['model'], 'q')} |",
+        f"| test NLL, nats | {nll(test)} |",
+        f"| validation NLL, nats | {nll(metadata['validation'])} |",
+        f"| independent units, test NLL, nats | {nll(metadata['independent_units'])} |",
+        "",
+        f"Likelihoods are estimated by importance sampling from Q with K = "
+        f"{test['num_particles']:,} particles a datum; the standard error over the "
+        f"{test['num_data']:,} test data is in brackets. The estimate of p(x) is unbiased, its "
+        "logarithm is on average too low: the true NLL is at most this. Effective sample size "
+        f"{test['ess']:.1f}, single-sample bound (ELBO) {test['elbo']:.2f}.",
+        "",
+    ]
+    if figures := published(metadata["dataset"], label):
+        lines += [
+            "Published test NLLs for "
+            + ("this machine: " if _is_same(metadata["dataset"], label) else "this data set: ")
+            + ", ".join(f"{method} {value:.2f}" for method, value in figures.items())
+            + ".",
+            "",
+        ]
+    if metadata["samples"].endswith(".png"):
+        lines += ["Samples from P (means of the visible units):", "", "![](samples.png)", ""]
+    else:
+        lines += [f"Samples from P: [`{metadata['samples']}`]({metadata['samples']}).", ""]
+    lines += [
+        "## How to use it",
+        "",
+        "```python",
+        "import rws_keras",
+        "",
+        f'machine = rws_keras.HelmholtzMachine.from_preset("{name}")',
+        f"machine.log_likelihood(x, num_particles=1000)  # x: zeros and ones, "
+        f"[N, {metadata['visible_units']}]",
+        "```",
+        "",
+        "## How it was trained",
+        "",
+        f"By `{training['command']}` on {training['date']}: {algorithm}"
+        f"{f' ({arguments})' if arguments else ''}, optimizer {optimizer['name']} at "
+        f"{optimizer['learning_rate']:g} ({optimizer['schedule']}), batch {recipe['batch_size']}, "
+        f"{training['updates']:,} updates in {training['epochs']} epochs, seed "
+        f"{training['seed']}, {training['seconds'] / 60:.0f} minutes of wall clock on "
+        f"{training['machine']['cores']} cores that also did other work. The epoch with the best "
+        f"validation likelihood ({training['best_epoch']}) was kept. {versions}. The whole recipe "
+        "is in [`recipe.json`](recipe.json).",
+        "",
+        "## Limits",
+        "",
+        "It models rows like those it was trained on: zeros and ones, the same variables in the "
+        "same order, grey levels binarised the same way. The score of any other row says how "
+        "unlike the training data it is, and nothing of what it might be instead. Scores of "
+        "different models compare only on the same data.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _is_same(dataset: str, label: str) -> bool:
+    return label in read_json(PUBLISHED).get(dataset, {})
+
+
+def leaderboard(entries: dict[str, dict]) -> str:
+    """The zoo's README as Markdown, from the entries of its index."""
+    lines = [
+        "# The zoo",
+        "",
+        "Test negative log-likelihoods in nats, lower is better, the standard error over the test "
+        "data in brackets; K particles a datum, so the true figure is at most this. Published "
+        "figures are those of the literature for the same machine, or for the data set where "
+        "none is the same. `python -m zoo list` shows the list, "
+        '`HelmholtzMachine.from_preset("NAME")` loads one. This page is generated by '
+        "`python -m zoo publish`.",
+        "",
+    ]
+    literature = read_json(PUBLISHED)
+    for dataset in dict.fromkeys(entry["dataset"] for entry in entries.values()):
+        lines += [
+            f"## {dataset}",
+            "",
+            "| preset | P | parameters | test NLL | K | published |",
+            "|---|---|---|---|---|---|",
+        ]
+        of_dataset = [item for item in entries.items() if item[1]["dataset"] == dataset]
+        for name, entry in sorted(of_dataset, key=lambda item: -item[1]["test"]["log_likelihood"]):
+            label = f"{entry['family']} {sizes(entry['latent_units'])}"
+            figures = published(dataset, label)
+            lines.append(
+                f"| [{name}]({name}/README.md) | {label} | {entry['num_parameters']:,} "
+                f"| {nll(entry['test'])} | {entry['test']['num_particles']:,} | "
+                + ", ".join(f"{method} {value:.2f}" for method, value in figures.items())
+                + " |"
+            )
+        lines.append("")
+        if others := literature.get(dataset, {}).get("other models"):
+            lines += [
+                "Other models in the literature: "
+                + ", ".join(f"{model} {value:.2f}" for model, value in others.items())
+                + ".",
+                "",
+            ]
+    return "\n".join(lines)

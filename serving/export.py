@@ -1,0 +1,125 @@
+"""Writing a machine as a SavedModel that TensorFlow Serving loads as it is."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import shutil
+import tempfile
+from importlib import metadata as packages
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from rws_keras import HelmholtzMachine
+from rws_keras.models import pretrained
+from serving.scorer import Scorer
+from training.run import Run, write_json
+from zoo import publish as publishing
+
+ABOUT = "model.json"
+_NOT_BINARY = (
+    "is not binary: expected every value (of `impute`: every observed one, and the mask) to be 0 "
+    "or 1. Binarise grey levels first."
+)
+
+
+def export(
+    source: str | os.PathLike, to: str | os.PathLike, name: str | None = None, **options
+) -> Path:
+    """Exports a preset or a finished run.
+
+    Args:
+        source: A preset's name, path or address, or the directory of a finished run.
+        to: Directory of the models.
+        name: The model's name; the preset's or the run's by default.
+        **options: Arguments of `Scorer`.
+
+    Returns:
+        The new version, `TO/NAME/VERSION`.
+
+    Raises:
+        ValueError: If there is no such preset or run, or an option is out of its range.
+    """
+    run = Run(source)
+    if not run.exists():
+        return export_preset(pretrained.locate(source), Path(to), name, **options)
+    with tempfile.TemporaryDirectory() as zoo:
+        preset = publishing.publish(run, run.path.resolve().name.lower(), Path(zoo))
+        return export_preset(preset, Path(to), name, **options)
+
+
+def export_preset(preset: Path, to: Path, name: str | None = None, **options) -> Path:
+    """Exports the preset in a folder; see `export`."""
+    metadata = pretrained.read_metadata(preset / pretrained.METADATA)
+    name = name or metadata["name"]
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise ValueError(f"{name!r} is no name for a model: letters, digits, ., - and _ only.")
+    scorer = Scorer(HelmholtzMachine.from_preset(preset), **options)
+    signatures = scorer.signatures()
+    base = to / name
+    base.mkdir(parents=True, exist_ok=True)
+    # Beside the versions, under a name that no server takes for one.
+    with tempfile.TemporaryDirectory(dir=base, prefix=".partial-") as partial:
+        directory = Path(partial) / "model"
+        tf.saved_model.save(
+            scorer,
+            os.fspath(directory),
+            signatures=signatures,
+            options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+        )
+        extra = directory / "assets.extra"
+        extra.mkdir()
+        write_warmup_requests(extra / "tf_serving_warmup_requests", name, signatures)
+        card = preset / publishing.CARD
+        if card.exists():
+            shutil.copyfile(card, extra / publishing.CARD)
+        write_json(
+            extra / ABOUT,
+            {
+                "name": name,
+                "preset": metadata,
+                "num_particles": scorer.tiers,
+                "num_completions": scorer.num_completions,
+                "seed": scorer.seed,
+                "nan_means": _NOT_BINARY,
+                "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "tensorflow": packages.version("tensorflow"),
+            },
+        )
+        directory.chmod(0o755)
+        return _take_next_version(directory, base)
+
+
+def _take_next_version(directory: Path, base: Path) -> Path:
+    """Renames a directory to the lowest free version above the others."""
+    while True:
+        taken = [int(path.name) for path in base.iterdir() if path.name.isdecimal()]
+        version = base / str(max(taken, default=0) + 1)
+        try:
+            # A directory takes no non-empty one's place: of two exports at once one goes on.
+            directory.rename(version)
+        except OSError:
+            if not version.exists():
+                raise
+        else:
+            return version
+
+
+def write_warmup_requests(path: Path, model: str, signatures: dict) -> None:
+    """Writes one request for each signature, which TF Serving answers before it is ready."""
+    with tf.io.TFRecordWriter(os.fspath(path)) as writer:
+        for name, function in signatures.items():
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = model
+            request.model_spec.signature_name = name
+            for spec in function.input_signature:
+                value = np.zeros([1, *spec.shape[1:]], spec.dtype.as_numpy_dtype)
+                request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(value))
+            log = prediction_log_pb2.PredictionLog(
+                predict_log=prediction_log_pb2.PredictLog(request=request)
+            )
+            writer.write(log.SerializeToString())

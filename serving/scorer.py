@@ -1,0 +1,292 @@
+"""What is exported: a machine's likelihoods, posteriors and samples as graph functions.
+
+Every function takes the batch first and gives the batch first. Each row is computed by itself, in
+operations whose shapes do not depend on the batch, and all rows are driven by the same noise
+`[K, 1, units]`: so a row's result is the same to the last bit whatever else is in the batch. For
+each row the estimate of p(x) stays unbiased; only the errors of different rows are correlated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from rws_keras import HelmholtzMachine
+from rws_keras.checks import check_positive_integer
+from rws_keras.layers.distribution import draw_noise, split_noise
+from rws_keras.models.particles import LikelihoodEstimate, likelihood_from_sums, resample
+
+# All particles of a row are in flight at once; four rows of this many take about 500 MB.
+MOST_PARTICLES = 10_000
+_ROWS_AT_ONCE = 4
+_DREAMS = 1000
+_ESTIMATE = {key: [] for key in LikelihoodEstimate._fields}
+
+
+class Scorer(tf.Module):
+    """The graph functions of a machine.
+
+    A row that is not binary gives NaN, and leaves the other rows as they are.
+
+    Args:
+        machine: The machine.
+        num_particles: K of `score`, `posterior`, `reconstruct` and `impute`; 2 to 10,000.
+        fast: K of `score_fast`.
+        accurate: K of `score_accurate`.
+        num_completions: How many completions `impute` draws.
+        seed: Integer, of all noise.
+
+    Example:
+    ```python
+    scorer = Scorer(machine, num_particles=100)
+    scorer.signatures()["serving_default"](x)["log_likelihood"]      # [N], nats
+    ```
+    """
+
+    def __init__(
+        self,
+        machine: HelmholtzMachine,
+        num_particles: int = 100,
+        fast: int = 10,
+        accurate: int = 1000,
+        num_completions: int = 10,
+        seed: int = 0,
+    ):
+        super().__init__(name="scorer")
+        for name, value in [
+            ("num_particles", num_particles),
+            ("fast", fast),
+            ("accurate", accurate),
+        ]:
+            if not 2 <= check_positive_integer(value, name) <= MOST_PARTICLES:
+                raise ValueError(f"`{name}` must be from 2 to {MOST_PARTICLES:,}, got {value:,}.")
+        self.num_particles = num_particles
+        self.tiers = {"serving_default": num_particles, "score_fast": fast}
+        self.tiers["score_accurate"] = accurate
+        self.num_completions = check_positive_integer(num_completions, "num_completions")
+        self.seed = seed
+        # Not an attribute that TensorFlow would follow: its variables alone are to be saved.
+        self._machine = lambda: machine
+        self.weights = [variable.value for variable in machine.trainable_variables]
+        self.typical = tf.Variable(
+            tf.reduce_mean(machine.sample(_DREAMS, seed=seed).mean, axis=0), trainable=False
+        )
+
+    def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
+        """The functions by the names of their signatures."""
+        units = self._machine().visible_units
+        x = tf.TensorSpec([None, units], tf.float32, name="x")
+        mask = tf.TensorSpec([None, units], tf.float32, name="mask")
+        seed = tf.TensorSpec([None], tf.int64, name="seed")
+
+        def function(python_function, *specs):
+            return tf.function(python_function, input_signature=specs, autograph=False)
+
+        def score_with(num_particles):
+            return lambda x: self.score(x, num_particles)
+
+        return {
+            **{name: function(score_with(k), x) for name, k in self.tiers.items()},
+            "posterior": function(lambda x: self.posterior(x), x),
+            "reconstruct": function(lambda x: self.reconstruct(x), x),
+            "impute": function(lambda x, mask: self.impute(x, mask), x, mask),
+            "sample": function(lambda seed: self.sample(seed), seed),
+        }
+
+    def score(self, x: tf.Tensor, num_particles: int) -> dict[str, tf.Tensor]:
+        """`log_likelihood`, `standard_error` (both in nats) and `effective_sample_size`, `[N]`."""
+        noise = self._noise(num_particles)
+
+        def score_row(row):
+            return _estimate(self._weigh(row, noise)[1])
+
+        return _by_row(score_row, x, _ESTIMATE, _not_binary(x))
+
+    def posterior(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`latent_1`, `latent_2`, …: `E[h_l | x]`, `[N, units]`, bottom first."""
+        noise = self._noise(self.num_particles)
+
+        def mean_latents(row):
+            latents, log_weights = self._weigh(row, noise)
+            weights = tf.nn.softmax(log_weights)
+            return {
+                f"latent_{level}": _weighted_mean(weights, latent)
+                for level, latent in enumerate(latents, start=1)
+            }
+
+        units = self._machine().latent_units
+        shapes = {f"latent_{level}": [size] for level, size in enumerate(units, start=1)}
+        return _by_row(mean_latents, x, shapes, _not_binary(x))
+
+    def reconstruct(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`mean`: `E[p(x' = 1 | h_1)]` over the posterior, `[N, D]`."""
+        *noise, visible_noise = self._noise(self.num_particles, with_visible=True)
+
+        def mean_visible(row):
+            latents, log_weights = self._weigh(row, noise)
+            return {"mean": self._visible_mean(latents, log_weights, visible_noise)}
+
+        return _by_row(mean_visible, x, {"mean": x.shape[1:]}, _not_binary(x))
+
+    def impute(self, x: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Completes rows of which only a part was observed, by importance resampling.
+
+        Q is given the row with its gaps filled by means. A first round of particles finds the
+        means that go with what was observed, a second one, with fresh noise, gives the
+        results. One particle in four is drawn from P's prior instead of Q, which knows only
+        whole rows, and each is weighed by `p(x_observed, h)` over the mixture of both: unbiased
+        for any filling, and sound even where nothing was observed. The gaps are drawn from P
+        given h and, where the visible layer is autoregressive, the units before; observed
+        units count with their probability.
+
+        Reference:
+            - [Veach & Guibas, 1995](https://doi.org/10.1145/218380.218498), for the mixture
+
+        Args:
+            x: `[N, D]`, of which the unobserved entries are of no consequence.
+            mask: `[N, D]`, one where `x` was observed, else zero.
+
+        Returns:
+            `completions` `[N, completions, D]` with the observed entries as they were, `mean`
+            `[N, D]`, and of the observed part `log_likelihood`, `standard_error` and
+            `effective_sample_size`, `[N]`.
+        """
+        observed = tf.equal(mask, 1.0)
+        invalid = _not_binary(mask) | _not_binary(tf.where(observed, x, 0.0))
+        *first, visible_first = self._noise(self.num_particles, with_visible=True)
+        *second, visible_second = self._noise(self.num_particles, with_visible=True, part=1)
+        position = split_noise(draw_noise([[1]], self._seed(2)), [[1]])[0]
+
+        def complete(arguments):
+            row, known = arguments
+            row = tf.where(known, row, self.typical)
+            drawn = self._draw_gaps(row, known, first, visible_first)
+            row = tf.where(known, row, drawn["mean"])
+            drawn = self._draw_gaps(row, known, second, visible_second)
+            weights = tf.nn.softmax(drawn["log_weights"])
+            (chosen,) = resample([drawn["x"]], weights[:, None], self.num_completions, position)
+            return {
+                "completions": chosen[:, 0],
+                "mean": tf.where(known, row, drawn["mean"]),
+                **_estimate(drawn["log_weights"]),
+            }
+
+        shapes = {"completions": [self.num_completions, x.shape[1]], "mean": x.shape[1:]}
+        return _by_row(complete, (x, observed), {**shapes, **_ESTIMATE}, invalid)
+
+    def sample(self, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`x`, a sample of P for each seed, and `mean`, its visible means, `[N, D]`.
+
+        The sample of a seed is the one of `machine.sample(1, seed)`.
+        """
+        machine = self._machine()
+        shapes = machine.dream_shapes(1)
+
+        def sample_row(seed):
+            # The high and the low half: small seeds are those of Python's ints.
+            halves = tf.reverse(tf.bitcast(seed, tf.int32), [0])
+            noise = draw_noise(shapes, halves)
+            x, latents = machine.dream(split_noise(noise, shapes))
+            mean = machine.p_layers[0].distribution(latents[0]).conditional_probs(x)
+            return {"x": x[0], "mean": mean[0]}
+
+        results = {key: [machine.visible_units] for key in ("x", "mean")}
+        return _by_row(sample_row, seed, results, tf.zeros_like(seed, tf.bool))
+
+    def _seed(self, part: int) -> tf.Tensor:
+        return tf.constant([part, self.seed])
+
+    def _noise(self, num_particles, with_visible=False, part=0):
+        machine = self._machine()
+        shapes = machine.particle_shapes(num_particles, 1)
+        if with_visible:
+            shapes.append([num_particles, 1, machine.visible_units])
+        return split_noise(draw_noise(shapes, self._seed(part)), shapes)
+
+    def _weigh(self, row, noise):
+        """Particles of one row `[D]`: latents `[K, 1, units]` and log-weights `[K]`."""
+        machine = self._machine()
+        x = row[None]
+        latents, log_q = machine.infer(x, noise)
+        log_weights = tf.add_n(machine.log_p(x, latents)) - tf.add_n(log_q)
+        return latents, log_weights[:, 0]
+
+    def _visible_mean(self, latents, log_weights, noise):
+        visible = self._machine().p_layers[0].distribution(latents[0])
+        # Drawn anew: an autoregressive layer must not look at the row itself.
+        drawn, _ = visible.sample_from_noise(noise)
+        return _weighted_mean(tf.nn.softmax(log_weights), visible.conditional_probs(drawn))
+
+    def _draw_gaps(self, row, known, noise, visible_noise):
+        """Particles of a filled row `[D]` whose gaps P draws, weighed by what is known."""
+        machine = self._machine()
+        x = row[None]
+        from_p = max(self.num_particles // 4, 1)
+        from_q = self.num_particles - from_p
+        inferred, _ = machine.infer(x, [part[:from_q] for part in noise])
+        dreamt = self._dream_latents([part[from_q:] for part in noise])
+        latents = [tf.concat(pair, axis=0) for pair in zip(inferred, dreamt, strict=True)]
+        visible = machine.p_layers[0].distribution(latents[0])
+        # Noise beyond (0, 1) leaves a unit no choice: the known ones come out as they are.
+        fixed = tf.where(row > 0.5, -1.0, 2.0)
+        x, _ = visible.sample_from_noise(tf.where(known, fixed, visible_noise))
+        logits = visible.conditional_logits(x)
+        log_known = -tf.nn.softplus((1.0 - 2.0 * x) * logits) * tf.cast(known, tf.float32)
+        log_prior = tf.add_n(machine.log_p(x, latents)[1:])
+        log_q = tf.add_n(machine.log_q(row[None], latents))
+        log_mixture = tfp.math.log_add_exp(
+            log_q + math.log(from_q / self.num_particles),
+            log_prior + math.log(from_p / self.num_particles),
+        )
+        log_weights = (tf.reduce_sum(log_known, -1) + log_prior - log_mixture)[:, 0]
+        mean = _weighted_mean(tf.nn.softmax(log_weights), tf.sigmoid(logits))
+        return {"x": x, "mean": mean, "log_weights": log_weights}
+
+    def _dream_latents(self, noise):
+        """Latents `[K, 1, units]` drawn from P, bottom first."""
+        latents, above = [], None
+        for layer, layer_noise in zip(self._machine().p_layers[:0:-1], noise[::-1], strict=True):
+            above, _ = layer.distribution(above).sample_from_noise(layer_noise)
+            latents.append(above)
+        return latents[::-1]
+
+
+def _by_row(function: Callable, rows, shapes: dict, invalid: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Maps rows one by one to results of the given shapes; those of invalid rows are NaN."""
+    results = tf.map_fn(
+        function,
+        rows,
+        fn_output_signature={
+            key: tf.TensorSpec(shape, tf.float32) for key, shape in shapes.items()
+        },
+        parallel_iterations=_ROWS_AT_ONCE,
+    )
+
+    def spoil(result):
+        shape = [-1] + [1] * (result.shape.rank - 1)
+        return tf.where(tf.reshape(invalid, shape), math.nan, result)
+
+    return {key: spoil(result) for key, result in results.items()}
+
+
+def _estimate(log_weights: tf.Tensor) -> dict[str, tf.Tensor]:
+    log_weights = tf.cast(log_weights, tf.float64)
+    estimate = likelihood_from_sums(
+        tf.reduce_logsumexp(log_weights),
+        tf.reduce_logsumexp(2.0 * log_weights),
+        log_weights.shape[0],
+    )
+    return estimate._asdict()
+
+
+def _weighted_mean(weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """`Σ_k w_k v_k` for weights `[K]` and values `[K, 1, units]`."""
+    return tf.linalg.matvec(values[:, 0], weights, transpose_a=True)
+
+
+def _not_binary(x: tf.Tensor) -> tf.Tensor:
+    """Which rows of `x` hold other values than zeros and ones, `[N]`."""
+    return tf.reduce_any(~(tf.equal(x, 0.0) | tf.equal(x, 1.0)), axis=1)

@@ -1,0 +1,167 @@
+"""A client of TF Serving's API, by REST or gRPC: of this server, or of TF Serving itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import grpc
+import numpy as np
+import requests
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+# A server that is busy is asked again after so many seconds.
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
+_BUSY = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
+
+
+class ClientError(ValueError):
+    """What a server refused, or could not be asked."""
+
+
+class Client:
+    """Asks a server about one model.
+
+    Args:
+        url: `http://HOST:PORT` or `https://…` for REST, `grpc://HOST:PORT` for gRPC.
+        model: The model's name.
+        version: Its version; the newest that serves by default.
+        api_key: If the server wants one.
+        timeout: Seconds to wait for an answer.
+
+    Example:
+    ```python
+    client = Client("http://127.0.0.1:8501", "digits-sbn-64-32")
+    client.score(x)["log_likelihood"]                        # [N], nats
+    client.predict("impute", x=x, mask=mask)["completions"]  # [N, completions, D]
+    ```
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        version: int | None = None,
+        api_key: str | None = None,
+        timeout: float = 120.0,
+    ):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https", "grpc") or not parts.netloc:
+            raise ClientError(f"Expected http://…, https://… or grpc://HOST:PORT, got {url!r}.")
+        self.model = model
+        self.version = version
+        self._timeout = timeout
+        self._key = {"x-api-key": api_key} if api_key else {}
+        if parts.scheme == "grpc":
+            self._stub = prediction_service_pb2_grpc.PredictionServiceStub(
+                grpc.insecure_channel(
+                    parts.netloc,
+                    options=[
+                        ("grpc.max_receive_message_length", -1),
+                        ("grpc.max_send_message_length", -1),
+                    ],
+                )
+            )
+            self._ask = self._ask_grpc
+        else:
+            which = "" if version is None else f"/versions/{version}"
+            self._address = f"{url.rstrip('/')}/v1/models/{model}{which}:predict"
+            self._session = requests.Session()
+            self._ask = self._ask_rest
+
+    def predict(self, signature: str = "serving_default", **inputs) -> dict[str, np.ndarray]:
+        """Runs a signature.
+
+        Args:
+            signature: Its name.
+            **inputs: An array for each of its inputs, batch first. Integers are sent as int64,
+                all else as float32.
+
+        Returns:
+            An array for each output, batch first.
+
+        Raises:
+            ClientError: If the server refuses, cannot be reached, or stays too busy.
+        """
+        arrays = {name: _for_the_wire(value, name) for name, value in inputs.items()}
+        for pause in (*_PAUSES, None):
+            answer = self._ask(signature, arrays, last=pause is None)
+            if answer is not None:
+                return answer
+            time.sleep(pause)
+        raise AssertionError
+
+    def score(
+        self, x: np.ndarray, signature: str = "serving_default", batch_size: int = 256
+    ) -> dict[str, np.ndarray]:
+        """Log-likelihoods of any number of rows, in nats, with their standard errors.
+
+        Args:
+            x: Binary data `[N, D]`.
+            signature: `"serving_default"`, `"score_fast"` or `"score_accurate"`.
+            batch_size: Rows of a request.
+
+        Returns:
+            `log_likelihood`, `standard_error` and `effective_sample_size`, `[N]`.
+        """
+        parts = list(self.score_batches(x, signature, batch_size))
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    def score_batches(
+        self, x: np.ndarray, signature: str = "serving_default", batch_size: int = 256
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """As `score`, batch by batch."""
+        x = np.asarray(x, np.float32)
+        if x.ndim != 2 or not len(x):
+            raise ClientError(f"Expected rows of data, [N, D], got the shape {list(x.shape)}.")
+        for start in range(0, len(x), batch_size):
+            yield self.predict(signature, x=x[start : start + batch_size])
+
+    def _ask_rest(self, signature, arrays, last):
+        body = {
+            "signature_name": signature,
+            "inputs": {name: array.tolist() for name, array in arrays.items()},
+        }
+        try:
+            response = self._session.post(
+                self._address, json=body, headers=self._key, timeout=self._timeout
+            )
+            answer = response.json()
+        except requests.RequestException as error:
+            raise ClientError(f"{self._address} cannot be asked: {error}.") from error
+        if response.status_code in (429, 503) and not last:
+            return None
+        if response.status_code != 200:
+            raise ClientError(f"The server refuses ({response.status_code}): {answer['error']}")
+        outputs = answer["outputs"]
+        # One output alone comes without its name.
+        outputs = outputs if isinstance(outputs, dict) else {"output": outputs}
+        return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
+
+    def _ask_grpc(self, signature, arrays, last):
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = self.model
+        request.model_spec.signature_name = signature
+        if self.version is not None:
+            request.model_spec.version.value = self.version
+        for name, array in arrays.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+        try:
+            response = self._stub.Predict(
+                request, timeout=self._timeout, metadata=tuple(self._key.items())
+            )
+        except grpc.RpcError as error:
+            if error.code() in _BUSY and not last:
+                return None
+            code = error.code().name
+            raise ClientError(f"The server refuses ({code}): {error.details()}") from error
+        return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+
+
+def _for_the_wire(value, name: str) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ClientError(f"`{name}` must be an array of numbers, got {array.dtype}.")
+    return array.astype(np.int64 if name == "seed" else np.float32)

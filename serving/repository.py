@@ -1,0 +1,272 @@
+"""The models of a server: which versions there are, which are loaded, and when they change."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from google.protobuf import text_format
+from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
+from tensorflow_serving.config import model_server_config_pb2
+
+from serving.errors import invalid, not_found
+from serving.servable import Servable
+
+_log = logging.getLogger(__name__)
+
+State = ModelVersionStatus.State
+_INTERNAL = 13  # the canonical code for "the server's own fault"
+
+
+@dataclasses.dataclass
+class Version:
+    """One version of a model, and what became of it."""
+
+    number: int
+    state: int = State.LOADING
+    error: str = ""
+    error_stamp: float = 0.0
+    servable: Servable | None = None
+    in_flight: int = 0
+
+    def status(self) -> ModelVersionStatus:
+        """The version's status as TF Serving's API gives it."""
+        status = ModelVersionStatus(version=self.number, state=self.state)
+        status.status.error_code = _INTERNAL if self.error else 0
+        status.status.error_message = self.error
+        return status
+
+
+class Repository:
+    """The models under a directory, or of a `models.config`, kept up to date.
+
+    A new version is loaded and warmed up beside the one that serves, takes its place, and the
+    old one is let go when its last request is answered: nothing is dropped. A version that
+    cannot be loaded leaves the old one where it is.
+
+    Args:
+        config: What to serve: a `ModelServerConfig`, or a function that says it anew at each
+            look at the disk.
+        load: Makes a `Servable` of a directory.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], model_server_config_pb2.ModelServerConfig],
+        load: Callable[[Path], Servable] = Servable,
+    ):
+        self.config = config
+        self._load = load
+        self._models: dict[str, dict[int, Version]] = {}
+        self._labels: dict[str, dict[str, int]] = {}
+        self._condition = threading.Condition()
+        self._one_update = threading.Lock()
+        self._stop = threading.Event()
+        self._poller: threading.Thread | None = None
+
+    def start(self, poll_seconds: float) -> None:
+        """Loads what there is, then looks for changes every so many seconds."""
+        self.update()
+        self._poller = threading.Thread(target=self._poll, args=(poll_seconds,), daemon=True)
+        self._poller.start()
+
+    def stop(self) -> None:
+        """Ends the looking for changes."""
+        self._stop.set()
+        if self._poller:
+            self._poller.join()
+
+    def _poll(self, seconds):
+        while not self._stop.wait(seconds):
+            try:
+                self.update()
+            except Exception:
+                _log.exception("Looking for new versions failed; trying again.")
+
+    def ready(self) -> bool:
+        """Whether there is a model, and each model has a version that serves."""
+        with self._condition:
+            return bool(self._models) and all(
+                any(version.state == State.AVAILABLE for version in versions.values())
+                for versions in self._models.values()
+            )
+
+    def names(self) -> list[str]:
+        """The models."""
+        with self._condition:
+            return sorted(self._models)
+
+    def statuses(self, name: str, number: int | None, label: str | None) -> list:
+        """Statuses of a model's versions, the newest first.
+
+        Raises:
+            ServingError: If there is no such model or version.
+        """
+        with self._condition:
+            versions = self._versions(name)
+            if label is not None:
+                number = self._labelled(name, label)
+            chosen = [v for v in versions.values() if number in (None, v.number)]
+            if not chosen:
+                raise not_found(_no_version(name, number, versions))
+            return [v.status() for v in sorted(chosen, key=lambda v: -v.number)]
+
+    @contextlib.contextmanager
+    def use(
+        self, name: str, number: int | None = None, label: str | None = None
+    ) -> Iterator[tuple[int, Servable]]:
+        """A version that stays loaded for the length of the `with` block.
+
+        Args:
+            name: The model.
+            number: The version; the newest that serves by default.
+            label: Instead of the number.
+
+        Raises:
+            ServingError: If it is not served.
+        """
+        with self._condition:
+            versions = self._versions(name)
+            if label is not None:
+                number = self._labelled(name, label)
+            serving = {v.number: v for v in versions.values() if v.state == State.AVAILABLE}
+            version = serving.get(max(serving, default=0) if number is None else number)
+            if version is None:
+                raise not_found(_no_version(name, number, serving))
+            version.in_flight += 1
+        try:
+            yield version.number, version.servable
+        finally:
+            with self._condition:
+                version.in_flight -= 1
+                self._condition.notify_all()
+
+    def _versions(self, name):
+        if name not in self._models:
+            served = ", ".join(sorted(self._models)) or "none"
+            raise not_found(f"Unknown model '{name}'; served are: {served}.")
+        return self._models[name]
+
+    def _labelled(self, name, label):
+        labels = self._labels.get(name, {})
+        if label not in labels:
+            known = ", ".join(sorted(labels)) or "none"
+            raise not_found(f"Model '{name}' has no version label '{label}'; it has: {known}.")
+        return labels[label]
+
+    def update(self) -> None:
+        """Loads what is new, lets go what is no longer wanted."""
+        with self._one_update:
+            wanted = {}
+            for model in self.config().model_config_list.config:
+                wanted[model.name] = _wanted_versions(model)
+                with self._condition:
+                    self._models.setdefault(model.name, {})
+                    self._labels[model.name] = dict(model.version_labels)
+            for name, paths in wanted.items():
+                for number, path in paths.items():
+                    self._load_version(name, number, path)
+            for name in list(self._models):
+                self._retire(name, wanted.get(name, {}))
+            with self._condition:
+                for name in set(self._models) - set(wanted):
+                    del self._models[name]
+                    self._labels.pop(name, None)
+
+    def _load_version(self, name, number, path):
+        with self._condition:
+            known = self._models[name].get(number)
+            # One that was let go, or failed, is tried again only if it is new on the disk.
+            if known and known.state in (State.AVAILABLE, State.LOADING):
+                return
+            if known and known.error and known.error_stamp == _stamp(path):
+                return
+            version = self._models[name][number] = Version(number)
+        try:
+            servable = self._load(path)
+        except Exception as error:
+            _log.exception("Version %d of %s cannot be loaded from %s.", number, name, path)
+            with self._condition:
+                version.state = State.END
+                version.error = str(error).splitlines()[0] if str(error) else repr(error)
+                version.error_stamp = _stamp(path)
+            return
+        with self._condition:
+            version.servable = servable
+            version.state = State.AVAILABLE
+        _log.info("Serving version %d of %s.", number, name)
+
+    def _retire(self, name, wanted):
+        """Lets versions go that are not wanted, unless that would leave none that serves."""
+        with self._condition:
+            versions = self._models[name]
+            serving = [v for v in versions.values() if v.state == State.AVAILABLE]
+            if wanted and not any(v.number in wanted for v in serving):
+                return
+            old = [v for v in versions.values() if v.number not in wanted]
+            for version in old:
+                if version.state == State.AVAILABLE:
+                    version.state = State.UNLOADING
+            for version in old:
+                self._condition.wait_for(lambda version=version: version.in_flight == 0)
+                version.servable = None
+                version.state = State.END
+                del versions[version.number]
+                _log.info("Let version %d of %s go.", version.number, name)
+
+
+def _no_version(name: str, number: int | None, versions) -> str:
+    if number is None:
+        return f"Model '{name}' has no version that serves."
+    known = ", ".join(map(str, sorted(versions))) or "none"
+    return f"Model '{name}' has no version {number}; it has: {known}."
+
+
+def _stamp(path: Path) -> float:
+    """Tells a directory from one that took its place."""
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def _wanted_versions(model: model_server_config_pb2.ModelConfig) -> dict[int, Path]:
+    """Versions on the disk that the model's policy asks for."""
+    base = Path(model.base_path)
+    there = {
+        int(path.name): path
+        for path in (base.iterdir() if base.is_dir() else ())
+        if path.name.isdecimal() and (path / "saved_model.pb").exists()
+    }
+    policy = model.model_version_policy
+    kind = policy.WhichOneof("policy_choice")
+    if kind == "all":
+        return there
+    if kind == "specific":
+        return {number: there[number] for number in policy.specific.versions if number in there}
+    count = policy.latest.num_versions or 1
+    return {number: there[number] for number in sorted(there)[-count:]}
+
+
+def directory_config(models: Path) -> model_server_config_pb2.ModelServerConfig:
+    """The configuration of all models under a directory, each with its latest version."""
+    config = model_server_config_pb2.ModelServerConfig()
+    for path in sorted(models.iterdir()) if models.is_dir() else ():
+        if path.is_dir() and any(child.name.isdecimal() for child in path.iterdir()):
+            config.model_config_list.config.add(
+                name=path.name, base_path=str(path), model_platform="tensorflow"
+            )
+    return config
+
+
+def parse_config(text: str) -> model_server_config_pb2.ModelServerConfig:
+    """Reads a `models.config`.
+
+    Raises:
+        ServingError: If it is not the text form of a `ModelServerConfig`.
+    """
+    try:
+        return text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    except text_format.ParseError as error:
+        raise invalid(f"The model configuration cannot be read: {error}.") from error

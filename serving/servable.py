@@ -1,0 +1,159 @@
+"""One loaded version of a model."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving.errors import ServingError, invalid
+from serving.export import ABOUT
+from training.run import read_json
+
+DEFAULT_SIGNATURE = "serving_default"
+_PREDICT = "tensorflow/serving/predict"
+# How TensorFlow tells the queues of batches apart: by name, for the life of the process.
+_serial = itertools.count()
+
+
+class Servable:
+    """One version of a model: its signatures, each with batches across requests.
+
+    Args:
+        path: The SavedModel's directory.
+        max_batch_size: The most rows that are computed together.
+        batch_threads: How many batches are computed at a time.
+        max_queued_batches: How many batches may wait.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_batch_size: int = 64,
+        batch_threads: int = 2,
+        max_queued_batches: int = 1000,
+    ):
+        self.path = path
+        self._batching = {
+            "num_batch_threads": batch_threads,
+            "max_batch_size": max_batch_size,
+            # No waiting for company: a batch is what has come while others were computed.
+            "batch_timeout_micros": 0,
+            "max_enqueued_batches": max_queued_batches,
+            "enable_large_batch_splitting": True,
+        }
+        self.signature_defs = _signature_defs(path)
+        about = path / "assets.extra" / ABOUT
+        self._nan_means = read_json(about).get("nan_means") if about.exists() else None
+        self._model = tf.saved_model.load(os.fspath(path))
+        self._functions: dict[str, Callable] = {}
+        self._lock = threading.Lock()
+        self._warm_up()
+
+    def signature_def(self, name: str) -> meta_graph_pb2.SignatureDef:
+        """The definition of a signature.
+
+        Raises:
+            ServingError: If there is none of that name.
+        """
+        if name not in self.signature_defs:
+            raise invalid(
+                f"Unknown signature '{name}'; expected one of {', '.join(self.signature_defs)}."
+            )
+        return self.signature_defs[name]
+
+    def predict(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs a signature, in one batch with what other threads ask at the same time.
+
+        Args:
+            signature: Its name.
+            inputs: An array for each input, batch first, of the signature's dtypes and shapes.
+
+        Returns:
+            An array for each output, batch first.
+
+        Raises:
+            ServingError: If TensorFlow refuses, or the model marks rows as invalid.
+        """
+        function = self._function(signature)
+        names = sorted(self.signature_def(signature).outputs)
+        try:
+            outputs = function(*(tf.constant(inputs[name]) for name in sorted(inputs)))
+        except tf.errors.UnavailableError as error:
+            raise ServingError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many requests wait; try again later."
+            ) from error
+        except tf.errors.InvalidArgumentError as error:
+            raise invalid(str(error.message).splitlines()[0]) from error
+        results = {name: output.numpy() for name, output in zip(names, outputs, strict=True)}
+        if self._nan_means:
+            self._check_rows(results)
+        return results
+
+    def _check_rows(self, results):
+        for output in results.values():
+            bad = np.isnan(output.reshape(len(output), -1)).any(axis=1)
+            if bad.any():
+                raise invalid(f"Row {int(bad.argmax())} {self._nan_means}")
+
+    def _function(self, signature):
+        with self._lock:
+            if signature not in self._functions:
+                self._functions[signature] = self._batched(signature)
+            return self._functions[signature]
+
+    def _batched(self, signature):
+        """The signature as a function of its inputs, in the order of their names."""
+        definition = self.signature_def(signature)
+        function = self._model.signatures[signature]
+        names, output_names = sorted(definition.inputs), sorted(definition.outputs)
+
+        def compute(*tensors):
+            outputs = function(**dict(zip(names, tensors, strict=True)))
+            return [outputs[name] for name in output_names]
+
+        compute.__name__ = f"{self.path.parent.name}_{signature}_{next(_serial)}"
+        batch = tf.nondifferentiable_batch_function(autograph=False, **self._batching)(compute)
+        specs = [
+            tf.TensorSpec(
+                _shape(definition.inputs[name]), tf.as_dtype(definition.inputs[name].dtype)
+            )
+            for name in names
+        ]
+        traced = tf.function(lambda *tensors: batch(*tensors), autograph=False)
+        return traced.get_concrete_function(*specs)
+
+    def _warm_up(self):
+        """Answers the model's own warm-up requests, as TF Serving does before it is ready."""
+        path = self.path / "assets.extra" / "tf_serving_warmup_requests"
+        if not path.exists():
+            return
+        for record in tf.data.TFRecordDataset(os.fspath(path)):
+            log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+            request = log.predict_log.request
+            inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
+            self.predict(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
+
+
+def _signature_defs(path: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
+    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    for graph in saved.meta_graphs:
+        if "serve" in graph.meta_info_def.tags:
+            return {
+                name: definition
+                for name, definition in sorted(graph.signature_def.items())
+                if definition.method_name == _PREDICT
+            }
+    raise ValueError(f"{path} has no graph for serving.")
+
+
+def _shape(info: meta_graph_pb2.TensorInfo) -> list[int | None]:
+    return [None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim]

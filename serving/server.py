@@ -1,0 +1,88 @@
+"""The embedded server: REST and gRPC in one process."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import uvicorn
+from tensorflow_serving.config import model_server_config_pb2
+
+from serving import rest, rpc
+from serving.metrics import Metrics
+from serving.predictor import Limits, Predictor
+from serving.repository import Repository
+from serving.servable import Servable
+
+# Requests that are being answered get so long when the server is told to end.
+GRACE_SECONDS = 30
+
+
+def serve(
+    config: Callable[[], model_server_config_pb2.ModelServerConfig],
+    host: str = "127.0.0.1",
+    rest_port: int = 8501,
+    grpc_port: int = 8500,
+    limits: Limits | None = None,
+    max_batch_size: int = 64,
+    batch_threads: int = 2,
+    poll_seconds: float = 2.0,
+    api_key: str | None = None,
+    started: Callable[[int, int], None] = lambda rest_port, grpc_port: None,
+) -> None:
+    """Serves models until the process is told to end (SIGTERM, Ctrl-C).
+
+    Args:
+        config: Says which models to serve, at each look at the disk.
+        host: Where to listen.
+        rest_port: Port of the REST API.
+        grpc_port: Port of gRPC; 0 for any free one.
+        limits: What is taken on at most.
+        max_batch_size: The most rows that are computed together.
+        batch_threads: How many batches are computed at a time.
+        poll_seconds: Time between looks at the disk.
+        api_key: If given, requests must carry it.
+        started: Called with both ports once requests are answered.
+
+    Raises:
+        ValueError: If a port is taken.
+    """
+    load = functools.partial(Servable, max_batch_size=max_batch_size, batch_threads=batch_threads)
+    repository = Repository(config, load)
+    repository.start(poll_seconds)
+    predictor = Predictor(repository, limits or Limits(), Metrics())
+    grpc_server = rpc.make_server(predictor, api_key)
+    try:
+        grpc_port = grpc_server.add_insecure_port(f"{host}:{grpc_port}")
+    except RuntimeError as error:
+        raise ValueError(f"Port {grpc_port} of {host} cannot be used for gRPC: {error}.") from error
+    grpc_server.start()
+    server = _Server(
+        uvicorn.Config(
+            rest.make_app(predictor, api_key),
+            host=host,
+            port=rest_port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        ),
+        started=lambda: started(rest_port, grpc_port),
+    )
+    try:
+        server.run()
+    finally:
+        grpc_server.stop(GRACE_SECONDS).wait()
+        repository.stop()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that tells when it listens."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]):
+        super().__init__(config)
+        self._tell = started
+
+    async def startup(self, sockets: list | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._tell()

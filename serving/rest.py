@@ -5,12 +5,12 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Callable
 
+import grpc
 import numpy as np
 import tensorflow as tf
 from anyio import CapacityLimiter, to_thread
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from google.protobuf import json_format
 from starlette.exceptions import HTTPException
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -33,19 +33,20 @@ def make_app(predictor: Predictor, api_key: str | None = None) -> FastAPI:
         predictor: Answers the requests.
         api_key: If given, requests must carry it, as `Authorization: Bearer KEY` or `X-API-Key`.
     """
-    # No pages about the API: it is TF Serving's, which has its own.
-    app = FastAPI(openapi_url=None)
-    # As many threads as there may be requests: what is let in must not wait for a thread.
-    threads = CapacityLimiter(predictor.limits.concurrency)
 
-    @app.middleware("http")
-    async def check_key(request: Request, call_next: Callable) -> Response:
+    async def check_key(request: Request) -> None:
         if api_key and request.url.path not in _OPEN:
             bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
             given = request.headers.get("x-api-key") or bearer
             if not hmac.compare_digest(given.encode(), api_key.encode()):
-                return _json({"error": "The API key is missing or wrong."}, 401)
-        return await call_next(request)
+                raise ServingError(
+                    grpc.StatusCode.UNAUTHENTICATED, "The API key is missing or wrong."
+                )
+
+    # No pages about the API: it is TF Serving's, which has its own.
+    app = FastAPI(openapi_url=None, dependencies=[Depends(check_key)])
+    # As many threads as there may be requests: what is let in must not wait for a thread.
+    threads = CapacityLimiter(predictor.limits.concurrency)
 
     @app.exception_handler(ServingError)
     async def serving_error(_: Request, error: ServingError) -> Response:

@@ -16,6 +16,7 @@ import tensorflow_probability as tfp
 
 from rws_keras import HelmholtzMachine
 from rws_keras.checks import check_positive_integer
+from rws_keras.layers import FactorizedBernoulli
 from rws_keras.layers.distribution import draw_noise, split_noise
 from rws_keras.models.particles import LikelihoodEstimate, likelihood_from_sums, resample
 
@@ -197,7 +198,7 @@ class Scorer(tf.Module):
         return _by_row(sample_row, seed, results, tf.zeros_like(seed, tf.bool))
 
     def _seed(self, part: int) -> tf.Tensor:
-        return tf.constant([part, self.seed])
+        return tf.stack([part, self.seed])
 
     def _noise(self, num_particles, with_visible=False, part=0):
         machine = self._machine()
@@ -242,7 +243,10 @@ class Scorer(tf.Module):
             log_prior + math.log(from_p / self.num_particles),
         )
         log_weights = (tf.reduce_sum(log_known, -1) + log_prior - log_mixture)[:, 0]
-        mean = _weighted_mean(tf.nn.softmax(log_weights), tf.sigmoid(logits))
+        # Where the units depend on each other a gap bears on the weight by those after it:
+        # then only what was drawn may be averaged, not the probability it was drawn with.
+        gaps = tf.sigmoid(logits) if isinstance(visible, FactorizedBernoulli) else x
+        mean = _weighted_mean(tf.nn.softmax(log_weights), gaps)
         return {"x": x, "mean": mean, "log_weights": log_weights}
 
     def _dream_latents(self, noise):

@@ -1,0 +1,215 @@
+"""An export is what TF Serving loads: without Keras, TFP or this project, by three loaders."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
+
+from rws_keras import HelmholtzMachine
+from serving.export import export
+from serving.scorer import Scorer
+
+PRESET = "digits-sbn-64-32"
+SIGNATURES = {
+    "serving_default": ["effective_sample_size", "log_likelihood", "standard_error"],
+    "score_fast": ["effective_sample_size", "log_likelihood", "standard_error"],
+    "score_accurate": ["effective_sample_size", "log_likelihood", "standard_error"],
+    "posterior": ["latent_1", "latent_2"],
+    "reconstruct": ["mean"],
+    "impute": ["completions", "effective_sample_size", "log_likelihood", "mean", "standard_error"],
+    "sample": ["mean", "x"],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return export(PRESET, tmp_path_factory.mktemp("models"), accurate=300)
+
+
+@pytest.fixture(scope="module")
+def x():
+    return HelmholtzMachine.from_preset(PRESET).sample(5, seed=1).x.numpy()
+
+
+@pytest.fixture(scope="module")
+def expected(x):
+    """What the Python model gives, of each signature."""
+    functions = Scorer(HelmholtzMachine.from_preset(PRESET), accurate=300).signatures()
+    return {name: run(functions[name], name, x) for name in SIGNATURES}
+
+
+def inputs_of(name, x):
+    mask = np.ones_like(x)
+    mask[:, 32:] = 0.0
+    if name == "sample":
+        return {"seed": np.arange(len(x), dtype=np.int64)}
+    return {"x": x, "mask": mask} if name == "impute" else {"x": x}
+
+
+def run(function, name, x):
+    tensors = {key: tf.constant(array) for key, array in inputs_of(name, x).items()}
+    return {key: output.numpy() for key, output in function(**tensors).items()}
+
+
+def assert_same(found, expected):
+    assert set(found) == set(expected)
+    for key in expected:
+        np.testing.assert_array_equal(found[key], expected[key], err_msg=key)
+
+
+def in_a_fresh_process(code, *arguments):
+    """Runs Python code that cannot import Keras, TFP or this project."""
+    # `None` is how Python marks a module that is not to be found.
+    guard = """
+        import sys
+        for name in ("keras", "tf_keras", "tensorflow_probability", "rws_keras", "serving"):
+            sys.modules[name] = None
+    """
+    program = textwrap.dedent(guard) + textwrap.dedent(code)
+    subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": ""},
+        cwd="/",
+        timeout=300,
+    )
+
+
+def test_signatures_are_batch_first(model):
+    loaded = tf.saved_model.load(str(model))
+    assert set(loaded.signatures) == set(SIGNATURES)
+    for name, function in loaded.signatures.items():
+        assert sorted(function.structured_outputs) == SIGNATURES[name]
+        for output in function.structured_outputs.values():
+            assert output.shape[0] is None
+
+
+def test_loaded_again_it_gives_the_same_bits(model, x, expected):
+    loaded = tf.saved_model.load(str(model))
+    for name in SIGNATURES:
+        assert_same(run(loaded.signatures[name], name, x), expected[name])
+
+
+def test_only_standard_operations_are_used(model):
+    """Those that TensorFlow's own library registers: nothing from Python, nothing from TFP."""
+    saved = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    nodes = [
+        *graph.node,
+        *(node for function in graph.library.function for node in function.node_def),
+    ]
+    operations = {node.op for node in nodes} - {f.signature.name for f in graph.library.function}
+    forbidden = {"PyFunc", "EagerPyFunc", "PyFuncStateless", "XlaCallModule", "Assert"}
+    assert not operations & forbidden
+    assert all(hasattr(tf.raw_ops, operation) for operation in operations)
+    assert len(operations) > 20
+
+
+@pytest.mark.parametrize("name", ["serving_default", "impute"])
+def test_saved_model_cli_runs_it(name, model, x, expected, tmp_path):
+    np.savez(tmp_path / "inputs.npz", **inputs_of(name, x))
+    given = ";".join(f"{key}={tmp_path / 'inputs.npz'}[{key}]" for key in inputs_of(name, x))
+    command = [Path(sys.executable).with_name("saved_model_cli"), "run", "--dir", model]
+    command += ["--tag_set", "serve", "--signature_def", name, "--inputs", given]
+    subprocess.run([*command, "--outdir", tmp_path], check=True, capture_output=True, timeout=300)
+    found = {key: np.load(tmp_path / f"{key}.npy") for key in SIGNATURES[name]}
+    assert_same(found, expected[name])
+
+
+def test_a_session_of_version_1_loads_it(model, x, expected, tmp_path):
+    for name in SIGNATURES:
+        np.savez(tmp_path / f"{name}.in.npz", **inputs_of(name, x))
+    in_a_fresh_process(
+        """
+        import json
+        import numpy as np
+        import tensorflow.compat.v1 as tf
+        model, folder, names = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+        with tf.Session(graph=tf.Graph()) as session:
+            loaded = tf.saved_model.loader.load(session, ["serve"], model)
+            for name in names:
+                signature = loaded.signature_def[name]
+                given = np.load(f"{folder}/{name}.in.npz")
+                feed = {signature.inputs[key].name: given[key] for key in given}
+                outputs = {key: info.name for key, info in signature.outputs.items()}
+                np.savez(f"{folder}/{name}.out.npz", **session.run(outputs, feed))
+        """,
+        model,
+        tmp_path,
+        json.dumps(list(SIGNATURES)),
+    )
+    for name in SIGNATURES:
+        assert_same(dict(np.load(tmp_path / f"{name}.out.npz")), expected[name])
+
+
+def test_the_c_api_loads_it(model, x, expected, tmp_path):
+    """`TF_LoadSessionFromSavedModel`, the loader of TF Serving, with no Python TensorFlow."""
+    saved = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())
+    signatures = saved.meta_graphs[0].signature_def
+    jobs = {}
+    for name in SIGNATURES:
+        np.savez(tmp_path / f"{name}.in.npz", **inputs_of(name, x))
+        shapes = {key: list(value.shape) for key, value in expected[name].items()}
+        jobs[name] = {
+            "inputs": {key: info.name for key, info in signatures[name].inputs.items()},
+            "outputs": {key: info.name for key, info in signatures[name].outputs.items()},
+            "shapes": shapes,
+        }
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    subprocess.run(
+        [sys.executable, Path(__file__).with_name("c_api.py"), model, tmp_path],
+        check=True,
+        env={**os.environ, "PYTHONPATH": ""},
+        cwd="/",
+        timeout=300,
+    )
+    for name in SIGNATURES:
+        assert_same(dict(np.load(tmp_path / f"{name}.out.npz")), expected[name])
+
+
+def test_it_brings_warm_up_requests_and_its_card(model):
+    extra = model / "assets.extra"
+    requests = [
+        prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        for record in tf.data.TFRecordDataset(str(extra / "tf_serving_warmup_requests"))
+    ]
+    assert [request.model_spec.signature_name for request in requests] == list(SIGNATURES)
+    loaded = tf.saved_model.load(str(model))
+    for request in requests:
+        assert request.model_spec.name == PRESET
+        inputs = {key: tf.constant(tf.make_ndarray(p)) for key, p in request.inputs.items()}
+        loaded.signatures[request.model_spec.signature_name](**inputs)
+    assert (extra / "README.md").read_text().startswith(f"# {PRESET}")
+    about = json.loads((extra / "model.json").read_text())
+    assert about["num_particles"]["score_accurate"] == 300
+
+
+def test_versions_count_up_and_leave_nothing_behind(tmp_path):
+    (tmp_path / "mine" / "7").mkdir(parents=True)
+    version = export(PRESET, tmp_path, name="mine", fast=2, num_particles=2, accurate=2)
+    assert version == tmp_path / "mine" / "8"
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["7", "8"]
+
+
+def test_an_export_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no space left on the device")
+
+    monkeypatch.setattr("serving.export.write_warmup_requests", fail)
+    with pytest.raises(OSError, match="no space"):
+        export(PRESET, tmp_path, fast=2, num_particles=2, accurate=2)
+    assert list((tmp_path / PRESET).iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", "."])
+def test_names_that_lead_elsewhere_are_refused(name, tmp_path):
+    with pytest.raises(ValueError, match="no name for a model"):
+        export(PRESET, tmp_path, name=name or "/")

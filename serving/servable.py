@@ -20,7 +20,6 @@ from training.run import read_json
 
 DEFAULT_SIGNATURE = "serving_default"
 _PREDICT = "tensorflow/serving/predict"
-# How TensorFlow tells the queues of batches apart: by name, for the life of the process.
 _serial = itertools.count()
 
 
@@ -30,6 +29,7 @@ class Servable:
     Args:
         path: The SavedModel's directory.
         max_batch_size: The most rows that are computed together.
+        max_rows: The most rows of a request.
         batch_threads: How many batches are computed at a time.
         max_queued_batches: How many batches may wait.
     """
@@ -38,13 +38,16 @@ class Servable:
         self,
         path: Path,
         max_batch_size: int = 64,
+        max_rows: int = 4096,
         batch_threads: int = 2,
         max_queued_batches: int = 1000,
     ):
         self.path = path
         self._batching = {
             "num_batch_threads": batch_threads,
-            "max_batch_size": max_batch_size,
+            # A request of more rows than a batch is split up over several.
+            "max_batch_size": max(max_rows, max_batch_size),
+            "allowed_batch_sizes": list(range(1, max_batch_size + 1)),
             # No waiting for company: a batch is what has come while others were computed.
             "batch_timeout_micros": 0,
             "max_enqueued_batches": max_queued_batches,
@@ -116,20 +119,35 @@ class Servable:
         function = self._model.signatures[signature]
         names, output_names = sorted(definition.inputs), sorted(definition.outputs)
 
+        specs = [
+            tf.TensorSpec(
+                _shape(definition.inputs[name]), tf.as_dtype(definition.inputs[name].dtype), name
+            )
+            for name in names
+        ]
+
+        @tf.function(input_signature=specs, autograph=False)
         def compute(*tensors):
             outputs = function(**dict(zip(names, tensors, strict=True)))
             return [outputs[name] for name in output_names]
 
-        compute.__name__ = f"{self.path.parent.name}_{signature}_{next(_serial)}"
-        batch = tf.nondifferentiable_batch_function(autograph=False, **self._batching)(compute)
-        specs = [
-            tf.TensorSpec(
-                _shape(definition.inputs[name]), tf.as_dtype(definition.inputs[name].dtype)
+        computation = compute.get_concrete_function()
+        # Batches are told apart by this name, for the life of the process. TensorFlow's own
+        # decorator, `tf.nondifferentiable_batch_function`, gives all functions the same.
+        queue = f"{self.path}/{signature}/{next(_serial)}"
+
+        @tf.function(input_signature=specs, autograph=False)
+        def batched(*tensors):
+            return tf.raw_ops.BatchFunction(
+                in_tensors=tensors,
+                captured_tensors=computation.captured_inputs,
+                f=computation,
+                Tout=[output.dtype for output in computation.outputs],
+                shared_name=queue,
+                **self._batching,
             )
-            for name in names
-        ]
-        traced = tf.function(lambda *tensors: batch(*tensors), autograph=False)
-        return traced.get_concrete_function(*specs)
+
+        return batched.get_concrete_function()
 
     def _warm_up(self):
         """Answers the model's own warm-up requests, as TF Serving does before it is ready."""

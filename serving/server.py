@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Callable
 
 import uvicorn
@@ -47,10 +48,16 @@ def serve(
     Raises:
         ValueError: If a port is taken.
     """
-    load = functools.partial(Servable, max_batch_size=max_batch_size, batch_threads=batch_threads)
+    limits = limits or Limits()
+    load = functools.partial(
+        Servable,
+        max_batch_size=max_batch_size,
+        max_rows=limits.rows,
+        batch_threads=batch_threads,
+    )
     repository = Repository(config, load)
     repository.start(poll_seconds)
-    predictor = Predictor(repository, limits or Limits(), Metrics())
+    predictor = Predictor(repository, limits, Metrics())
     grpc_server = rpc.make_server(predictor, api_key)
     try:
         grpc_port = grpc_server.add_insecure_port(f"{host}:{grpc_port}")
@@ -68,6 +75,9 @@ def serve(
         ),
         started=lambda: started(rest_port, grpc_port),
     )
+    # Uvicorn ends at these signals, and then raises them again: the rest is to end in order too.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     try:
         server.run()
     finally:

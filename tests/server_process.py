@@ -1,0 +1,92 @@
+"""The embedded server in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import grpc
+import psutil
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+ROOT = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class ServerProcess:
+    """Starts `python -m serving serve` with options, and waits until it is ready."""
+
+    def __init__(self, *options, log: Path):
+        self.rest_port, self.grpc_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.rest_port}"
+        self.grpc_url = f"grpc://127.0.0.1:{self.grpc_port}"
+        ports = ["--rest-port", self.rest_port, "--grpc-port", self.grpc_port]
+        command = [sys.executable, "-m", "serving", "serve", *ports, *options]
+        self._log = log
+        with log.open("a") as file:
+            self.process = subprocess.Popen(
+                list(map(str, command)), cwd=ROOT, stdout=file, stderr=file, env=os.environ.copy()
+            )
+        channel = grpc.insecure_channel(
+            f"127.0.0.1:{self.grpc_port}", [("grpc.use_local_subchannel_pool", 1)]
+        )
+        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        self.models = model_service_pb2_grpc.ModelServiceStub(channel)
+        for _ in range(600):
+            if self.process.poll() is not None:
+                break
+            with contextlib.suppress(OSError):
+                if self.get("/readyz")[0] == 200:
+                    return
+            time.sleep(0.1)
+        self.kill()
+        raise RuntimeError(f"The server does not get ready:\n{self.log}")
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def get(self, path: str, **headers) -> tuple[int, dict | str]:
+        return self._open(urllib.request.Request(self.url + path, headers=headers))
+
+    def post(self, path: str, body: object, **headers) -> tuple[int, dict | str]:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self._open(urllib.request.Request(self.url + path, data, headers))
+
+    def _open(self, request):
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                status, text = response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            status, text = error.code, error.read().decode()
+        try:
+            return status, json.loads(text)
+        except ValueError:
+            return status, text
+
+    def memory(self) -> float:
+        """Resident memory in MiB."""
+        return psutil.Process(self.process.pid).memory_info().rss / 2**20
+
+    def stop(self) -> int:
+        """Tells the server to end, as an init system does; returns its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()

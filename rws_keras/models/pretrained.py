@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import tempfile
 import time
@@ -36,6 +37,7 @@ _CHECKOUT = Path(__file__).parents[2] / "zoo"
 # A server that sends nothing for so long is given up; a slow one is not.
 TIMEOUT_SECONDS = 30.0
 _PAUSES = (0.5, 2.0)  # seconds before the second and the third try
+_OLD_SECONDS = 24 * 3600.0
 
 
 class PresetError(ValueError):
@@ -221,6 +223,9 @@ def _fetch(address: str, folder: Path, expected: str | None = None) -> Path:
     if expected and path.exists() and sha256(path) == expected:
         return path
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".partial-*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > _OLD_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     # `get_file` writes under the final name, so it gets a directory of its own first.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
         try:

@@ -1,0 +1,369 @@
+"""Presets: found, downloaded, checked. The server is a real one, and fails in every way."""
+
+import contextlib
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rws_keras
+from rws_keras import HelmholtzMachine, PresetError
+from rws_keras.models import pretrained
+
+ZOO = Path(__file__).parents[1] / "zoo"
+NAME = "digits-sbn-64-32"
+WEIGHTS = pretrained.WEIGHTS
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves a copy of the zoo; `faults` says of a file what goes wrong, request by request."""
+
+    def __init__(self, root):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.root = root
+        self.faults = {}
+        self.requests = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, *_):
+        """A client that goes away is no matter."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Sends files, or fails to."""
+
+    def do_GET(self):
+        path = self.server.root / self.path.lstrip("/")
+        self.server.requests.append(path.name)
+        queue = self.server.faults.get(path.name, [])
+        fault = queue.pop(0) if queue else None
+        if isinstance(fault, int) or not path.is_file():
+            self.send_error(fault or 404)
+            return
+        content = path.read_bytes()
+        self.send_response(200)
+        if fault != "no length":
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        half = len(content) // 2
+        if fault == "corrupt":
+            content = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+        elif fault in ("truncate", "no length"):
+            content = content[:half]
+        elif fault == "hang":
+            self.wfile.write(content[:half])
+            self.wfile.flush()
+            time.sleep(4.0)
+            return
+        elif fault == "slow":
+            for start in range(0, len(content), len(content) // 8 + 1):
+                self.wfile.write(content[start : start + len(content) // 8 + 1])
+                self.wfile.flush()
+                time.sleep(0.15)
+            return
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(pretrained, "_PAUSES", (0.05, 0.05))
+    root = tmp_path / "zoo"
+    shutil.copytree(ZOO / NAME, root / NAME)
+    index = json.loads((ZOO / "index.json").read_text())
+    index["presets"] = {NAME: index["presets"][NAME]}
+    (root / "index.json").write_text(json.dumps(index))
+    server = Server(root)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("RWS_KERAS_ZOO", server.url)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def cached(tmp_path):
+    """The files of the cache, none of them partial, by name."""
+    files = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    return {path.name: path for path in files}
+
+
+def assert_cache_is_sound(tmp_path):
+    for name, path in cached(tmp_path).items():
+        if name != "index.json":
+            assert path.read_bytes() == (ZOO / NAME / name).read_bytes()
+
+
+def scores(machine):
+    x = np.tile(np.float32([[0, 1]]), [3, 32])
+    return machine.log_likelihood(x, num_particles=50, seed=0).log_likelihood.numpy()
+
+
+def test_the_names_of_the_checkouts_zoo():
+    assert NAME in rws_keras.presets()
+    entry = rws_keras.presets()[NAME]
+    assert entry["dataset"] == "digits"
+    assert entry["test"]["log_likelihood"] < 0
+
+
+def test_by_name_by_path_and_by_address(server, tmp_path):
+    expected = scores(HelmholtzMachine.from_preset(ZOO / NAME))
+    assert np.isfinite(expected).all()
+    for source in (NAME, f"{server.url}/{NAME}", f"{server.url}/{NAME}/", str(ZOO / NAME)):
+        np.testing.assert_array_equal(scores(HelmholtzMachine.from_preset(source)), expected)
+    assert_cache_is_sound(tmp_path)
+
+
+def test_a_file_is_downloaded_once(server):
+    for _ in range(2):
+        HelmholtzMachine.from_preset(NAME)
+    assert server.requests.count(WEIGHTS) == 1
+
+
+def test_what_changed_at_the_source_is_downloaded_anew(server):
+    HelmholtzMachine.from_preset(NAME)
+    folder = server.root / NAME
+    machine = HelmholtzMachine.from_preset(ZOO / NAME)
+    machine.set_weights([weight * 0.5 for weight in machine.get_weights()])
+    machine.save_weights(folder / WEIGHTS, overwrite=True)
+    metadata = json.loads((folder / "preset.json").read_text())
+    weights = folder / WEIGHTS
+    metadata["files"][WEIGHTS] = {
+        "size": weights.stat().st_size,
+        "sha256": pretrained.sha256(weights),
+    }
+    (folder / "preset.json").write_text(json.dumps(metadata))
+    index = json.loads((server.root / "index.json").read_text())
+    index["presets"][NAME]["sha256"] = pretrained.sha256(folder / "preset.json")
+    (server.root / "index.json").write_text(json.dumps(index))
+    np.testing.assert_array_equal(scores(HelmholtzMachine.from_preset(NAME)), scores(machine))
+
+
+FAULTS = ["truncate", "corrupt", "no length", "slow", 500, 503]
+
+
+@pytest.mark.parametrize("name", ["index.json", "preset.json", WEIGHTS])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failure_that_passes_is_overcome(server, tmp_path, name, fault):
+    if name == "index.json" and fault in ("corrupt", "no length"):
+        # What has no known hash and no length can be checked only as far as it is JSON.
+        server.faults[name] = [fault]
+        with contextlib.suppress(PresetError):
+            HelmholtzMachine.from_preset(NAME)
+    else:
+        server.faults[name] = [fault]
+    machine = HelmholtzMachine.from_preset(NAME)
+    assert np.isfinite(scores(machine)).all()
+    assert_cache_is_sound(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("truncate", "incomplete|got only"),
+        ("corrupt", "corrupted"),
+        ("no length", "corrupted"),
+        ("hang", "sent nothing"),
+        (404, "answers 404"),
+        (403, "answers 403"),
+        (500, "answers 500"),
+    ],
+)
+def test_a_failure_that_stays_is_told(server, tmp_path, monkeypatch, fault, message):
+    monkeypatch.setattr(pretrained, "TIMEOUT_SECONDS", 0.5)
+    server.faults[WEIGHTS] = [fault] * 5
+    with pytest.raises(PresetError, match=message) as caught:
+        HelmholtzMachine.from_preset(NAME)
+    assert f"{server.url}/{NAME}/{WEIGHTS}" in str(caught.value)
+    assert WEIGHTS not in cached(tmp_path)
+    assert_cache_is_sound(tmp_path)
+    tries = 1 if fault in (403, 404) else 3
+    assert server.requests.count(WEIGHTS) == tries
+    # Later, when the server is well again:
+    server.faults.clear()
+    assert np.isfinite(scores(HelmholtzMachine.from_preset(NAME))).all()
+
+
+def test_a_damaged_file_in_the_cache_is_replaced(server, tmp_path):
+    HelmholtzMachine.from_preset(NAME)
+    cached(tmp_path)[WEIGHTS].write_bytes(b"half")
+    assert np.isfinite(scores(HelmholtzMachine.from_preset(NAME))).all()
+    assert_cache_is_sound(tmp_path)
+
+
+def test_without_a_connection_the_copy_of_last_time_serves(server, monkeypatch):
+    expected = scores(HelmholtzMachine.from_preset(NAME))
+    server.faults["index.json"] = [503] * 3
+    with pytest.warns(UserWarning, match="copy of last time"):
+        machine = HelmholtzMachine.from_preset(NAME)
+    np.testing.assert_array_equal(scores(machine), expected)
+    monkeypatch.setenv("KERAS_HOME", os.environ["KERAS_HOME"] + "-new")
+    server.faults["index.json"] = [503] * 3
+    with pytest.raises(PresetError, match="503"):
+        HelmholtzMachine.from_preset(NAME)
+
+
+def test_killed_half_way_nothing_wrong_is_left(server, tmp_path):
+    server.faults[WEIGHTS] = ["hang"]
+    code = f"import rws_keras; rws_keras.HelmholtzMachine.from_preset({NAME!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ZOO.parent)
+    while WEIGHTS not in server.requests:
+        time.sleep(0.05)
+        assert process.poll() is None
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    whole = [path for path in cached(tmp_path).values() if ".partial-" not in str(path)]
+    assert WEIGHTS not in [path.name for path in whole]
+    assert np.isfinite(scores(HelmholtzMachine.from_preset(NAME))).all()
+    # The half is cleared away once it is so old that nobody can be at work on it.
+    (half,) = (tmp_path / "home").rglob(".partial-*")
+    os.utime(half, (0, 0))
+    cached(tmp_path)["config.json"].unlink()
+    HelmholtzMachine.from_preset(NAME)
+    assert not half.exists()
+
+
+def test_names_that_are_not_there(tmp_path):
+    with pytest.raises(PresetError, match=f"Did you mean '{NAME}'"):
+        HelmholtzMachine.from_preset("digits-sbn-64-33")
+    with pytest.raises(PresetError, match=r"no preset\.json"):
+        HelmholtzMachine.from_preset("no/such/folder")
+    with pytest.raises(PresetError, match="http or https"):
+        HelmholtzMachine.from_preset("file:///etc")
+    with pytest.raises(PresetError, match="cannot be downloaded"):
+        pretrained._fetch("http://127.0.0.1:9/index.json", tmp_path)
+
+
+def test_without_a_zoo(monkeypatch, tmp_path):
+    monkeypatch.delenv("RWS_KERAS_ZOO", raising=False)
+    monkeypatch.setattr(pretrained, "_CHECKOUT", tmp_path)
+    with pytest.raises(PresetError, match="RWS_KERAS_ZOO"):
+        rws_keras.presets()
+
+
+# What an untrusted preset may try.
+
+
+@pytest.fixture
+def preset(tmp_path):
+    shutil.copytree(ZOO / NAME, tmp_path / NAME)
+    return tmp_path / NAME
+
+
+def change(preset, name, content):
+    """Changes a file and its listing, as its author could."""
+    (preset / name).write_bytes(content)
+    metadata = json.loads((preset / "preset.json").read_text())
+    path = preset / name
+    metadata["files"][name] = {"size": path.stat().st_size, "sha256": pretrained.sha256(path)}
+    (preset / "preset.json").write_text(json.dumps(metadata))
+
+
+def configs(mark):
+    """Configurations that would run code if anything of them were called."""
+    touch = {"args": ["touch", str(mark)]}
+    yield {"module": "subprocess", "class_name": "Popen", "config": touch, "registered_name": None}
+    yield {
+        "module": "os",
+        "class_name": "function",
+        "config": "system",
+        "registered_name": "function",
+    }
+    code = "4wEAAAAAAAAAAAAAAAAAAAAA"
+    yield {
+        "module": "keras.layers",
+        "class_name": "Lambda",
+        "config": {
+            "name": "run",
+            "function": {
+                "class_name": "__lambda__",
+                "config": {"code": code, "defaults": None, "closure": None},
+            },
+        },
+        "registered_name": None,
+    }
+    yield {
+        "module": "keras.utils",
+        "class_name": "get_file",
+        "config": {"fname": "x", "origin": "http://127.0.0.1:9/x"},
+        "registered_name": None,
+    }
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "within a layer"])
+def test_a_configuration_runs_no_code(preset, tmp_path, number, inside):
+    mark = tmp_path / "mark"
+    content = list(configs(mark))[number]
+    if inside:
+        machine = json.loads((preset / "config.json").read_text())
+        machine["config"]["p_layers"][0]["config"]["kernel_initializer"] = content
+        content = machine
+    change(preset, "config.json", json.dumps(content).encode())
+    with pytest.raises(PresetError, match="does not hold a machine"):
+        HelmholtzMachine.from_preset(preset)
+    assert not mark.exists()
+
+
+def test_weights_are_arrays_only(preset):
+    import pickle
+
+    change(preset, WEIGHTS, pickle.dumps(print))
+    with pytest.raises(PresetError, match="does not hold a machine"):
+        HelmholtzMachine.from_preset(preset)
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/etc/passwd", "a/b", ".hidden"])
+def test_names_of_files_lead_nowhere_else(preset, name):
+    metadata = json.loads((preset / "preset.json").read_text())
+    metadata["files"][name] = {"size": 1, "sha256": "0" * 64}
+    (preset / "preset.json").write_text(json.dumps(metadata))
+    with pytest.raises(PresetError, match="damaged"):
+        HelmholtzMachine.from_preset(preset)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "cannot be read"),
+        (b"[]", "format"),
+        (b'{"format": 99}', "format 1"),
+        (b'{"format": 1}', "damaged"),
+        (b'{"format": 1, "files": {"config.json": 3}}', "damaged"),
+    ],
+)
+def test_damaged_metadata_are_told(preset, content, message):
+    (preset / "preset.json").write_bytes(content)
+    with pytest.raises(PresetError, match=message):
+        HelmholtzMachine.from_preset(preset)
+
+
+def test_files_that_are_not_as_listed_are_told(preset):
+    (preset / "config.json").write_text("{}")
+    with pytest.raises(PresetError, match="SHA-256"):
+        HelmholtzMachine.from_preset(preset)
+    (preset / "config.json").unlink()
+    with pytest.raises(PresetError, match="lacks"):
+        HelmholtzMachine.from_preset(preset)
+
+
+def test_weights_of_another_machine_are_told(preset):
+    other = HelmholtzMachine.from_sizes(64, [5])
+    path = preset / "other.weights.h5"
+    other.save_weights(path)
+    change(preset, WEIGHTS, path.read_bytes())
+    with pytest.raises(PresetError, match="does not hold a machine"):
+        HelmholtzMachine.from_preset(preset)

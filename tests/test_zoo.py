@@ -1,0 +1,155 @@
+"""The zoo: what it holds, what it claims, and the command that keeps it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rws_keras import PresetError
+from rws_keras.models import pretrained
+from training.run import Run
+from zoo import cards, cli
+from zoo import publish as publishing
+
+ROOT = Path(__file__).parents[1]
+MNIST_SBN = [
+    "mnist-sbn-200",
+    "mnist-sbn-200-200",
+    "mnist-sbn-200-200-200",
+    "mnist-sbn-400-300-200-100-10",
+]
+FOLDERS = publishing.folders()
+
+
+def metadata(name):
+    return pretrained.read_metadata(publishing.ZOO / name / pretrained.METADATA)
+
+
+def nll_of(name):
+    return -metadata(name)["test"]["log_likelihood"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_preset_is_what_it_says(folder):
+    assert "parameters as listed" in publishing.verify(folder)
+    about = pretrained.read_metadata(folder / pretrained.METADATA)
+    assert about["name"] == folder.name
+    listed = {path.name for path in folder.iterdir()} - {pretrained.METADATA}
+    assert listed == set(about["files"])
+
+
+def test_index_and_leaderboard_are_those_of_the_presets():
+    publishing.verify_index()
+
+
+def test_the_digits_measure_as_listed():
+    assert "as listed" in publishing.verify(publishing.ZOO / "digits-sbn-64-32", measure=True)
+
+
+def test_the_zoo_is_small():
+    assert sum(path.stat().st_size for path in publishing.ZOO.rglob("*")) < 60e6
+
+
+@pytest.mark.parametrize("name", MNIST_SBN[:3])
+def test_mnist_presets_beat_the_published_wake_sleep(name):
+    label = f"SBN {cards.sizes(metadata(name)['latent_units'])}"
+    assert nll_of(name) < cards.published("binarized_mnist", label)["wake-sleep"]
+
+
+def test_deeper_beats_shallower():
+    values = [nll_of(name) for name in MNIST_SBN]
+    assert values == sorted(values, reverse=True)
+
+
+def test_published_figures_belong_to_a_data_set_and_a_model():
+    for models in json.loads(cards.PUBLISHED.read_text()).values():
+        for figures in models.values():
+            assert all(isinstance(value, float) for value in figures.values())
+
+
+# A real run, published.
+
+
+def command(*arguments):
+    return CliRunner().invoke(cli.app, list(map(str, arguments)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    arguments = ["fit", "digits", "--epochs", "2", "--run-dir", str(path)]
+    subprocess.run(
+        [sys.executable, "-m", "training", *arguments],
+        check=True,
+        cwd=ROOT,
+        env=os.environ.copy(),
+        capture_output=True,
+    )
+    return path
+
+
+@pytest.fixture
+def zoo(run, tmp_path):
+    result = command("publish", run, "--zoo", tmp_path / "zoo")
+    assert result.exit_code == 0, result.output
+    return tmp_path / "zoo"
+
+
+def test_a_published_run_is_a_preset(zoo, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert sorted(path.name for path in zoo.iterdir()) == ["README.md", "index.json", "tiny"]
+    assert "tiny" in command("list", "--zoo", zoo).output
+    assert "Limits" in command("info", "tiny", "--zoo", zoo).output
+    assert command("download", "tiny", "--zoo", zoo).output.strip() == str(zoo / "tiny")
+    assert "as listed" in command("verify", "--measure", "--zoo", zoo).output
+    about = pretrained.read_metadata(zoo / "tiny" / pretrained.METADATA)
+    assert about["training"]["epochs"] == 2
+    (test,) = (e for e in Run(run).metrics["evaluations"] if e["split"] == "test")
+    assert about["test"]["log_likelihood"] == test["log_likelihood"]
+    assert about["training"]["versions"]["tensorflow"]
+    assert cards.nll(about["test"]) in (zoo / "README.md").read_text()
+
+
+def test_publishing_again_replaces_the_preset(zoo, run):
+    (zoo / "tiny" / "README.md").write_text("spoilt")
+    assert command("publish", run, "--zoo", zoo).exit_code == 0
+    publishing.verify_index(zoo)
+    publishing.verify(zoo / "tiny")
+    assert sorted(path.name for path in zoo.iterdir()) == ["README.md", "index.json", "tiny"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", pretrained.WEIGHTS, "recipe.json"])
+def test_verify_notices_a_changed_file(zoo, name):
+    content = (zoo / "tiny" / name).read_bytes()
+    (zoo / "tiny" / name).write_bytes(content[:-1] + b"?")
+    with pytest.raises(PresetError, match=name.replace(".", "[.]")):
+        publishing.verify(zoo / "tiny")
+
+
+def test_verify_notices_a_wrong_claim(zoo):
+    path = zoo / "tiny" / pretrained.METADATA
+    about = json.loads(path.read_text())
+    about["test"]["log_likelihood"] += 1.0
+    (zoo / "tiny" / "README.md").write_text(
+        cards.model_card(about, json.loads((zoo / "tiny" / "recipe.json").read_text()))
+    )
+    about["files"]["README.md"]["sha256"] = pretrained.sha256(zoo / "tiny" / "README.md")
+    path.write_text(json.dumps(about))
+    publishing.verify(zoo / "tiny")
+    with pytest.raises(PresetError, match="was listed with"):
+        publishing.verify(zoo / "tiny", measure=True)
+    with pytest.raises(PresetError, match="index"):
+        publishing.verify_index(zoo)
+
+
+def test_what_cannot_be_published_is_told(run, tmp_path):
+    with pytest.raises(ValueError, match="no name for a preset"):
+        publishing.publish(Run(run), "../up", tmp_path)
+    Run.create(tmp_path / "unfinished", Run(run).recipe)
+    with pytest.raises(ValueError, match="not finished"):
+        publishing.publish(Run(tmp_path / "unfinished"), "some", tmp_path)
+    assert not (tmp_path / "some").exists()

@@ -1,0 +1,147 @@
+"""The client: scores of files, by REST and gRPC."""
+
+import csv
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from server_process import ServerProcess
+from typer.testing import CliRunner
+
+from rws_keras import HelmholtzMachine
+from rws_keras.callbacks import write_png
+from serving import cli, files
+from serving.client import Client, ClientError
+from serving.export import export
+from serving.scorer import Scorer
+
+PRESET = "digits-sbn-64-32"
+SMALL = {"num_particles": 20, "fast": 5, "accurate": 50, "num_completions": 3}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    models = tmp_path_factory.mktemp("models")
+    export(PRESET, models, **SMALL)
+    server = ServerProcess(
+        "--models", models, "--max-rows", 30, "--api-key", "key", log=models.parent / "client-log"
+    )
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def machine():
+    return HelmholtzMachine.from_preset(PRESET)
+
+
+@pytest.fixture(scope="module")
+def x(machine):
+    return machine.sample(50, seed=2).x.numpy()
+
+
+@pytest.fixture(params=["url", "grpc_url"])
+def client(request, server):
+    return Client(getattr(server, request.param), PRESET, api_key="key")
+
+
+def as_python(machine, signature, **inputs):
+    function = Scorer(machine, **SMALL).signatures()[signature]
+    return function(**{key: tf.constant(array) for key, array in inputs.items()})
+
+
+def test_scores(client, machine, x):
+    expected = as_python(machine, "serving_default", x=x)
+    found = client.score(x, batch_size=16)
+    for key, values in expected.items():
+        np.testing.assert_array_equal(found[key], values)
+
+
+def test_any_signature(client, machine, x):
+    mask = np.ones_like(x[:4])
+    mask[:, 10:] = 0.0
+    expected = as_python(machine, "impute", x=x[:4], mask=mask)
+    found = client.predict("impute", x=x[:4], mask=mask)
+    np.testing.assert_array_equal(found["completions"], expected["completions"])
+    drawn = client.predict("sample", seed=[1, 2])
+    np.testing.assert_array_equal(drawn["x"][0], machine.sample(1, seed=1).x[0])
+
+
+def test_what_is_refused_is_told(client, server, x):
+    with pytest.raises(ClientError, match="Row 1 is not binary"):
+        client.predict(x=[x[0], 0.5 * x[1]])
+    with pytest.raises(ClientError, match="at most 30"):
+        client.predict(x=x)
+    with pytest.raises(ClientError, match="rows of data"):
+        client.score(x[0])
+    with pytest.raises(ClientError, match="numbers"):
+        client.predict(x=["a"])
+    url = server.url if hasattr(client, "_address") else server.grpc_url
+    with pytest.raises(ClientError, match="API key"):
+        Client(url, PRESET).score(x[:1])
+    with pytest.raises(ClientError, match="Unknown model"):
+        Client(url, "none", api_key="key").score(x[:1])
+    with pytest.raises(ClientError, match="no version 7"):
+        Client(url, PRESET, version=7, api_key="key").score(x[:1])
+
+
+def test_nobody_there(monkeypatch):
+    monkeypatch.setattr("serving.client._PAUSES", (0.01,))
+    for url in ("http://127.0.0.1:9", "grpc://127.0.0.1:9"):
+        with pytest.raises(ClientError):
+            Client(url, PRESET).score(np.zeros([1, 64]))
+    for url in ("127.0.0.1:9", "ftp://127.0.0.1:9", "http://"):
+        with pytest.raises(ClientError, match="Expected http"):
+            Client(url, PRESET)
+
+
+@pytest.mark.parametrize("ending", ["npy", "csv", "png"])
+@pytest.mark.parametrize("protocol", ["url", "grpc_url"])
+def test_the_command_scores_files(server, machine, x, tmp_path, ending, protocol):
+    path = tmp_path / f"data.{ending}"
+    rows = x[:1] if ending == "png" else x
+    if ending == "npy":
+        np.save(path, rows.reshape(-1, 8, 8).astype(bool))
+    elif ending == "csv":
+        np.savetxt(path, rows, fmt="%d", delimiter=",")
+    else:
+        write_png(path, (rows.reshape(8, 8, 1) * 255).astype(np.uint8))
+    arguments = ["score", path, "--model", PRESET, "--url", getattr(server, protocol)]
+    arguments += ["--batch-size", 16, "--api-key", "key", "--signature", "score_accurate"]
+    result = CliRunner().invoke(cli.app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "data.scores.csv").open() as file:
+        written = list(csv.DictReader(file))
+    expected = as_python(machine, "score_accurate", x=rows)
+    assert [int(row["row"]) for row in written] == list(range(len(rows)))
+    for key, values in expected.items():
+        np.testing.assert_array_equal(np.float32([row[key] for row in written]), values)
+    assert f"{expected['log_likelihood'].numpy().mean():.2f} nats" in result.output
+    assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, "data.scores.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, "no file"),
+        ("data.txt", b"1", "ends in"),
+        ("data.npy", b"no array", "cannot be read"),
+        ("data.npy", b"", "cannot be read"),
+        ("data.csv", b"0,1\n0", "cannot be read"),
+        ("data.csv", b"a,b", "cannot be read"),
+        ("data.csv", b"", "rows of data"),
+        ("data.png", b"no image", "cannot be read"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:loadtxt")
+def test_files_that_cannot_be_read_are_told(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        files.read_rows(tmp_path / name)
+
+
+def test_an_array_of_python_objects_is_not_loaded(tmp_path):
+    np.save(tmp_path / "data.npy", np.array([print], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="cannot be read"):
+        files.read_rows(tmp_path / "data.npy")

@@ -20,6 +20,7 @@ from benchmarks import (
     limits,
     resampling,
     sampling,
+    serving,
     tables,
     train_step,
 )
@@ -35,6 +36,7 @@ SECTIONS = {
     "fit": fit_overhead.measure,
     "resampling": resampling.measure,
     "convergence": convergence.measure,
+    "serving": serving.measure,
 }
 
 

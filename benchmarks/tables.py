@@ -145,6 +145,25 @@ def _convergence(found):
     yield _table(title, ["recipe", "updates", "seconds", "NLL (se)"], rows)
 
 
+def _serving(found):
+    rows = [
+        (
+            f"{case['protocol']}, {case['clients']} clients, {case['rows']} rows a request",
+            f"{case['rows_per_second']:,.0f}",
+            f"{case['ratio']:.2f}",
+            f"{case['p50_ms']:.1f}",
+            f"{case['p99_ms']:.1f}",
+            case["wrong"],
+        )
+        for case in found["cases"]
+    ]
+    title = (
+        f"Serving {found['model']} (in process {found['in_process_rows_per_second']:,.0f} rows/s)"
+    )
+    columns = ["load", "rows/s", "of in process", "p50 ms", "p99 ms", "wrong"]
+    yield _table(title, columns, rows)
+
+
 _SECTIONS = {
     "train_step": _train_step,
     "peers": _peers,
@@ -154,4 +173,5 @@ _SECTIONS = {
     "fit": _fit,
     "resampling": _resampling,
     "convergence": _convergence,
+    "serving": _serving,
 }

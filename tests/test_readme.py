@@ -1,10 +1,17 @@
 """The README: its figures are those of the committed results, and its example runs."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from server_process import free_port
+
+import rws_keras
+from zoo import cards
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -84,6 +91,65 @@ def test_figures_of_the_speed():
     written = [row[1:] for row in rows("Speed")]
     # The second table's title and rule are among the rows.
     assert [row for row in written if row not in (["figure"], ["---"])] == expected
+
+
+def test_figures_of_the_zoo():
+    presets = json.loads((ROOT / "zoo" / "index.json").read_text())["presets"]
+    expected = {}
+    for name, entry in presets.items():
+        label = f"{entry['family']} {cards.sizes(entry['latent_units'])}"
+        literature = cards.figures(cards.published(entry["dataset"], label))
+        num_particles = f"{entry['test']['num_particles']:,}"
+        link = f"[`{name}`](zoo/{name}/README.md)"
+        expected[link] = [figure(entry["test"], sign=-1), num_particles, literature]
+    assert {row[0]: row[1:] for row in rows("The zoo")} == expected
+
+
+def test_figures_of_the_load():
+    found = json.loads((ROOT / "benchmarks" / "results.json").read_text())["serving"]
+    assert f"({found['in_process_rows_per_second']:,.0f} rows/s)" in README
+    expected = {}
+    for case in found["cases"]:
+        assert case["wrong"] == 0
+        expected.setdefault((str(case["clients"]), str(case["rows"])), []).extend(
+            [
+                f"{case['rows_per_second']:,.0f} ({case['ratio']:.2f})",
+                f"{case['p50_ms']:.1f}, {case['p99_ms']:.1f}",
+            ]
+        )
+    written = {tuple(row[:2]): row[2:] for row in rows("Serving") if row[0].isdecimal()}
+    assert written == expected
+
+
+def test_from_a_preset_to_a_served_score(tmp_path):
+    """The six lines, as they are but for the installation and the ports."""
+    (lines,) = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    install, *others = lines.strip().splitlines()
+    assert install == "make .venv/installed && . .venv/bin/activate"
+    assert len(others) == 5
+    rest, other = free_port(), free_port()
+    script = "\n".join(others).replace("8501", str(rest))
+    ports = f"--rest-port {rest} --grpc-port {other}"
+    script = script.replace("serve --models models", f"serve --models models {ports}")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    script = f"set -e\ntrap 'kill %1' EXIT\nset -m\n{script}\n"
+    result = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert "[64, 32]" in result.stdout
+    answer = json.loads(result.stdout.strip().splitlines()[-1])
+    x = rws_keras.datasets.load("digits").test[:3]
+    machine = rws_keras.HelmholtzMachine.from_preset("digits-sbn-64-32")
+    expected = machine.log_likelihood(x, 10_000, seed=0)
+    for row, prediction in enumerate(answer["predictions"]):
+        error = prediction["log_likelihood"] - expected.log_likelihood[row].numpy()
+        # Five standard errors of an estimate from 100 particles; the noise is always the same.
+        assert abs(error) < 5 * prediction["standard_error"] + 0.1
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)

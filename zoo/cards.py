@@ -39,6 +39,11 @@ def published(dataset: str, label: str) -> dict[str, float]:
     return models.get(label) or models.get("best of the paper") or {}
 
 
+def figures(published_figures: dict[str, float]) -> str:
+    """Published figures in a line."""
+    return ", ".join(f"{method} {value:.2f}" for method, value in published_figures.items())
+
+
 def model_card(metadata: dict, recipe: dict) -> str:
     """The card of a preset as Markdown.
 
@@ -79,12 +84,11 @@ def model_card(metadata: dict, recipe: dict) -> str:
         f"{test['ess']:.1f}, single-sample bound (ELBO) {test['elbo']:.2f}.",
         "",
     ]
-    if figures := published(metadata["dataset"], label):
+    if literature := published(metadata["dataset"], label):
         lines += [
             "Published test NLLs for "
             + ("this machine: " if _is_same(metadata["dataset"], label) else "this data set: ")
-            + ", ".join(f"{method} {value:.2f}" for method, value in figures.items())
-            + ".",
+            + f"{figures(literature)}.",
             "",
         ]
     if metadata["samples"].endswith(".png"):
@@ -152,19 +156,15 @@ def leaderboard(entries: dict[str, dict]) -> str:
         of_dataset = [item for item in entries.items() if item[1]["dataset"] == dataset]
         for name, entry in sorted(of_dataset, key=lambda item: -item[1]["test"]["log_likelihood"]):
             label = f"{entry['family']} {sizes(entry['latent_units'])}"
-            figures = published(dataset, label)
             lines.append(
                 f"| [{name}]({name}/README.md) | {label} | {entry['num_parameters']:,} "
-                f"| {nll(entry['test'])} | {entry['test']['num_particles']:,} | "
-                + ", ".join(f"{method} {value:.2f}" for method, value in figures.items())
-                + " |"
+                f"| {nll(entry['test'])} | {entry['test']['num_particles']:,} "
+                f"| {figures(published(dataset, label))} |"
             )
         lines.append("")
         if others := literature.get(dataset, {}).get("other models"):
             lines += [
-                "Other models in the literature: "
-                + ", ".join(f"{model} {value:.2f}" for model, value in others.items())
-                + ".",
+                f"Other models in the literature: {figures(others)}.",
                 "",
             ]
     return "\n".join(lines)

@@ -69,9 +69,9 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="Port of gRPC; 0: any.")] = 8500,
     max_batch_size: Annotated[int, typer.Option(min=1, help="Rows computed together.")] = 64,
     batch_threads: Annotated[int, typer.Option(min=1, help="Batches computed at a time.")] = 2,
-    max_body_mb: Annotated[float, typer.Option(help="Size of a request.")] = 32.0,
+    max_body_mb: Annotated[float, typer.Option(help="Size of a request.")] = 16.0,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 4096,
-    max_concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 256,
+    max_concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 128,
     poll_seconds: Annotated[float, typer.Option(help="Between looks for new versions.")] = 2.0,
     api_key: Key = None,
 ) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
-import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
@@ -30,9 +29,9 @@ class Limits:
         concurrency: Requests at a time; one more is refused at once, not queued.
     """
 
-    body_bytes: int = 32 * 2**20
+    body_bytes: int = 16 * 2**20
     rows: int = 4096
-    concurrency: int = 256
+    concurrency: int = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,11 +169,6 @@ def check_shape(name: str, info: meta_graph_pb2.TensorInfo, shape, most_rows: in
             f"The input `{name}` has {shape[0]:,} rows, at most {most_rows:,} are allowed in a "
             "request; send several."
         )
-
-
-def dtype_of(info: meta_graph_pb2.TensorInfo) -> tf.DType:
-    """The dtype of an input."""
-    return tf.as_dtype(info.dtype)
 
 
 def dtype_name(dtype: int) -> str:

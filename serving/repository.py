@@ -178,12 +178,13 @@ class Repository:
                     self._labels.pop(name, None)
 
     def _load_version(self, name, number, path):
+        stamp = _stamp(path)
         with self._condition:
             known = self._models[name].get(number)
             # One that was let go, or failed, is tried again only if it is new on the disk.
             if known and known.state in (State.AVAILABLE, State.LOADING):
                 return
-            if known and known.error and known.error_stamp == _stamp(path):
+            if known and known.error and known.error_stamp == stamp:
                 return
             version = self._models[name][number] = Version(number)
         try:
@@ -193,7 +194,7 @@ class Repository:
             with self._condition:
                 version.state = State.END
                 version.error = str(error).splitlines()[0] if str(error) else repr(error)
-                version.error_stamp = _stamp(path)
+                version.error_stamp = stamp
             return
         with self._condition:
             version.servable = servable
@@ -213,6 +214,8 @@ class Repository:
                     version.state = State.UNLOADING
             for version in old:
                 self._condition.wait_for(lambda version=version: version.in_flight == 0)
+                if version.servable:
+                    version.servable.close()
                 version.servable = None
                 version.state = State.END
                 del versions[version.number]
@@ -227,8 +230,8 @@ def _no_version(name: str, number: int | None, versions) -> str:
 
 
 def _stamp(path: Path) -> float:
-    """Tells a directory from one that took its place."""
-    return path.stat().st_mtime if path.exists() else 0.0
+    """When anything in a directory changed: one that was incomplete may be whole by now."""
+    return max((each.stat().st_mtime for each in (path, *path.rglob("*"))), default=0.0)
 
 
 def _wanted_versions(model: model_server_config_pb2.ModelConfig) -> dict[int, Path]:
@@ -252,7 +255,8 @@ def _wanted_versions(model: model_server_config_pb2.ModelConfig) -> dict[int, Pa
 def directory_config(models: Path) -> model_server_config_pb2.ModelServerConfig:
     """The configuration of all models under a directory, each with its latest version."""
     config = model_server_config_pb2.ModelServerConfig()
-    for path in sorted(models.iterdir()) if models.is_dir() else ():
+    # A directory that is gone is an error, not an order to let all models go.
+    for path in sorted(models.iterdir()):
         if path.is_dir() and any(child.name.isdecimal() for child in path.iterdir()):
             config.model_config_list.config.add(
                 name=path.name, base_path=str(path), model_platform="tensorflow"

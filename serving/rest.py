@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import re
@@ -13,14 +14,17 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI, Request, Response
 from google.protobuf import json_format
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from serving.errors import ServingError, invalid, too_large
-from serving.predictor import Predictor, Target, check_names, dtype_of
+from serving.predictor import Predictor, Target, check_names
 from serving.servable import DEFAULT_SIGNATURE
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
+# A request whose body takes longer loses its place to others.
+BODY_SECONDS = 30.0
 _OPEN = ("/healthz", "/readyz")
 _MODEL = "/v1/models/{model}"
 _WHICH = ("", "/versions/{version}", "/labels/{label}")
@@ -131,11 +135,20 @@ async def _read_body(request: Request, most: int) -> bytes:
     if length.isdecimal() and int(length) > most:
         raise too_large(message)
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise too_large(message)
-        parts.append(part)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise too_large(message)
+                parts.append(part)
+    except TimeoutError as error:
+        raise ServingError(
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            f"The request did not arrive within {BODY_SECONDS:.0f} seconds.",
+        ) from error
+    except ClientDisconnect as error:
+        raise invalid("The request broke off.") from error
     return b"".join(parts)
 
 
@@ -158,7 +171,7 @@ def _predict(predictor: Predictor, target: Target, body: bytes) -> str:
         columns = _columns(definition, values) if by_row else _named(definition, values)
         check_names(definition, columns)
         return {
-            name: _array(name, columns[name], dtype_of(info))
+            name: _array(name, columns[name], tf.as_dtype(info.dtype))
             for name, info in definition.inputs.items()
         }
 

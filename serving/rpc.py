@@ -38,6 +38,7 @@ def make_server(predictor: Predictor, api_key: str | None = None) -> grpc.Server
     server = grpc.server(
         # Some more than there are places, so that the refused get their answer.
         futures.ThreadPoolExecutor(limits.concurrency + 16, thread_name_prefix="grpc"),
+        maximum_concurrent_rpcs=limits.concurrency + 16,
         interceptors=[_KeyCheck(api_key)] if api_key else [],
         options=[
             ("grpc.max_receive_message_length", limits.body_bytes),

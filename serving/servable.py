@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -20,7 +17,6 @@ from training.run import read_json
 
 DEFAULT_SIGNATURE = "serving_default"
 _PREDICT = "tensorflow/serving/predict"
-_serial = itertools.count()
 
 
 class Servable:
@@ -56,10 +52,21 @@ class Servable:
         self.signature_defs = _signature_defs(path)
         about = path / "assets.extra" / ABOUT
         self._nan_means = read_json(about).get("nan_means") if about.exists() else None
-        self._model = tf.saved_model.load(os.fspath(path))
-        self._functions: dict[str, Callable] = {}
-        self._lock = threading.Lock()
+        # In a session of its own, as in TF Serving: what it holds, the queues of batches and
+        # their threads among it, goes with it.
+        with tf.Graph().as_default() as graph:
+            self._model = tf.saved_model.load(os.fspath(path))
+            self._session = tf.compat.v1.Session(graph=graph)
+            # In a graph that is how a SavedModel's variables get their values.
+            self._session.run(
+                [variable.initializer for variable in graph.get_collection("variables")]
+            )
+            self._functions = {name: self._batched(name) for name in self.signature_defs}
         self._warm_up()
+
+    def close(self) -> None:
+        """Lets go of everything; nothing may be asked any more."""
+        self._session.close()
 
     def signature_def(self, name: str) -> meta_graph_pb2.SignatureDef:
         """The definition of a signature.
@@ -86,17 +93,16 @@ class Servable:
         Raises:
             ServingError: If TensorFlow refuses, or the model marks rows as invalid.
         """
-        function = self._function(signature)
         names = sorted(self.signature_def(signature).outputs)
         try:
-            outputs = function(*(tf.constant(inputs[name]) for name in sorted(inputs)))
+            outputs = self._functions[signature](*(inputs[name] for name in sorted(inputs)))
         except tf.errors.UnavailableError as error:
             raise ServingError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many requests wait; try again later."
             ) from error
         except tf.errors.InvalidArgumentError as error:
             raise invalid(str(error.message).splitlines()[0]) from error
-        results = {name: output.numpy() for name, output in zip(names, outputs, strict=True)}
+        results = dict(zip(names, outputs, strict=True))
         if self._nan_means:
             self._check_rows(results)
         return results
@@ -106,12 +112,6 @@ class Servable:
             bad = np.isnan(output.reshape(len(output), -1)).any(axis=1)
             if bad.any():
                 raise invalid(f"Row {int(bad.argmax())} {self._nan_means}")
-
-    def _function(self, signature):
-        with self._lock:
-            if signature not in self._functions:
-                self._functions[signature] = self._batched(signature)
-            return self._functions[signature]
 
     def _batched(self, signature):
         """The signature as a function of its inputs, in the order of their names."""
@@ -132,22 +132,18 @@ class Servable:
             return [outputs[name] for name in output_names]
 
         computation = compute.get_concrete_function()
-        # Batches are told apart by this name, for the life of the process. TensorFlow's own
-        # decorator, `tf.nondifferentiable_batch_function`, gives all functions the same.
-        queue = f"{self.path}/{signature}/{next(_serial)}"
-
-        @tf.function(input_signature=specs, autograph=False)
-        def batched(*tensors):
-            return tf.raw_ops.BatchFunction(
-                in_tensors=tensors,
-                captured_tensors=computation.captured_inputs,
-                f=computation,
-                Tout=[output.dtype for output in computation.outputs],
-                shared_name=queue,
-                **self._batching,
-            )
-
-        return batched.get_concrete_function()
+        placeholders = [tf.compat.v1.placeholder(spec.dtype, spec.shape) for spec in specs]
+        # TensorFlow's own decorator, `tf.nondifferentiable_batch_function`, gives the queues of
+        # all functions the same name, and so mixes up their batches.
+        outputs = tf.raw_ops.BatchFunction(
+            in_tensors=placeholders,
+            captured_tensors=computation.captured_inputs,
+            f=computation,
+            Tout=[output.dtype for output in computation.outputs],
+            shared_name=signature,
+            **self._batching,
+        )
+        return self._session.make_callable(outputs, placeholders)
 
     def _warm_up(self):
         """Answers the model's own warm-up requests, as TF Serving does before it is ready."""

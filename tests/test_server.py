@@ -1,10 +1,13 @@
 """The embedded server keeps TF Serving's contract: REST, gRPC, versions, labels, limits."""
 
+import asyncio
 import concurrent.futures
+import json
 import shutil
 import signal
 import threading
 import time
+import types
 
 import grpc
 import numpy as np
@@ -19,7 +22,11 @@ from tensorflow_serving.apis import (
 )
 
 from rws_keras import HelmholtzMachine
+from serving import rest
 from serving.export import export
+from serving.metrics import Metrics
+from serving.predictor import Limits, Predictor
+from serving.repository import Repository, directory_config
 from serving.scorer import Scorer
 
 PRESET = "digits-sbn-64-32"
@@ -479,6 +486,82 @@ def test_told_to_end_it_answers_what_it_has_begun(own_server):
         assert not all(each.done() for each in asked)
         assert server.stop() == 0, server.log
         assert [each.result() for each in asked] == [4000] * 12
+
+
+def test_a_body_that_does_not_come_loses_its_place(monkeypatch):
+    monkeypatch.setattr(rest, "BODY_SECONDS", 0.2)
+    predictor = Predictor(Repository(lambda: None), Limits(concurrency=1), Metrics())
+    app = rest.make_app(predictor)
+    scope = {"type": "http", "method": "POST", "path": PREDICT, "headers": [], "query_string": b""}
+
+    async def ask(receive):
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        await app(dict(scope), receive, send)
+        return sent[0]["status"], json.loads(sent[1]["body"])["error"]
+
+    async def slow():
+        await asyncio.sleep(0.15)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    async def both():
+        first = asyncio.create_task(ask(slow))
+        await asyncio.sleep(0.05)
+        return await ask(slow), await first, await ask(gone)
+
+    refused, late, broken = asyncio.run(both())
+    assert refused[0] == 429
+    assert late == (408, "The request did not arrive within 0 seconds.")
+    assert broken == (400, "The request broke off.")
+
+
+def test_a_directory_that_is_gone_takes_no_model_with_it(tmp_path):
+    (tmp_path / "models" / "m" / "1").mkdir(parents=True)
+    (tmp_path / "models" / "m" / "1" / "saved_model.pb").touch()
+    closed = []
+    servable = types.SimpleNamespace(close=lambda: closed.append(True))
+    repository = Repository(lambda: directory_config(tmp_path / "models"), lambda path: servable)
+    repository.update()
+    assert repository.ready()
+    (tmp_path / "models").rename(tmp_path / "away")
+    with pytest.raises(FileNotFoundError):
+        repository.update()
+    with repository.use("m") as (number, _):
+        assert number == 1
+    (tmp_path / "away").rename(tmp_path / "models")
+    shutil.rmtree(tmp_path / "models" / "m")
+    repository.update()
+    assert repository.names() == []
+    assert closed == [True]
+
+
+def test_a_version_that_was_incomplete_is_tried_again_when_it_changes(tmp_path):
+    version = tmp_path / "m" / "1"
+    (version / "variables").mkdir(parents=True)
+    (version / "saved_model.pb").touch()
+    tried = []
+
+    def load(path):
+        tried.append(path)
+        if not (path / "variables" / "index").exists():
+            raise OSError("no variables")
+
+    repository = Repository(lambda: directory_config(tmp_path), load)
+    for _ in range(3):
+        repository.update()
+    assert len(tried) == 1
+    (status,) = repository.statuses("m", None, None)
+    assert status.status.error_message == "no variables"
+    (version / "variables" / "index").touch()
+    repository.update()
+    assert len(tried) == 2
+    assert repository.ready()
 
 
 def test_options_that_make_no_sense(tmp_path):

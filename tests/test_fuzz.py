@@ -84,12 +84,23 @@ def test_rest(server):
     connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=60)
     statuses, memory = {}, []
 
+    def ask(*request):
+        """A server may close a connection between two requests: then there is a second try."""
+        for last in (False, True):
+            try:
+                connection.request(*request)
+                response = connection.getresponse()
+                return response, response.read()
+            except (ConnectionError, http.client.BadStatusLine):
+                connection.close()
+                if last:
+                    raise
+        raise AssertionError
+
     @fuzz(REST)
     @given(methods, paths, bodies)
     def send(method, path, body):
-        connection.request(method, path, body)
-        response = connection.getresponse()
-        text = response.read()
+        response, text = ask(method, path, body)
         statuses[response.status] = statuses.get(response.status, 0) + 1
         assert response.status < 500, text
         if response.status >= 400 and method != "HEAD" and text:

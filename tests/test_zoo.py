@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from rws_keras import PresetError
 from rws_keras.models import pretrained
+from training import recipe as recipes
 from training.run import Run
 from zoo import cards, cli
 from zoo import publish as publishing
@@ -40,6 +41,12 @@ def test_a_preset_is_what_it_says(folder):
     assert about["name"] == folder.name
     listed = {path.name for path in folder.iterdir()} - {pretrained.METADATA}
     assert listed == set(about["files"])
+
+
+def test_the_recipes_of_the_presets_are_those_of_the_project():
+    known = [recipes.load(name)[1] for name in recipes.names()]
+    for folder in FOLDERS:
+        assert recipes.load(folder / "recipe.json")[1] in known, folder.name
 
 
 def test_index_and_leaderboard_are_those_of_the_presets():

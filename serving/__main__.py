@@ -1,17 +1,6 @@
-"""`python -m serving`: starts TensorFlow without its notices, then runs the command."""
+"""`python -m serving`."""
 
-from training.start import quiet
-
-
-def main() -> None:
-    """Runs the command."""
-    with quiet():
-        import tensorflow as tf
-
-        tf.config.list_logical_devices()
-        from serving.cli import run_app
-    run_app()
-
+from training.start import start
 
 if __name__ == "__main__":
-    main()
+    start("serving.cli")

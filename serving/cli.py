@@ -15,7 +15,6 @@ from rich.progress import track
 from serving import export as exporting
 from serving import files, repository, server
 from serving.client import Client
-from serving.errors import ServingError
 from serving.predictor import Limits
 
 app = typer.Typer(
@@ -157,12 +156,3 @@ def _read_config(path: Path):
     if not path.is_file():
         raise ValueError(f"There is no file {path}.")
     return repository.parse_config(path.read_text())
-
-
-def run_app() -> None:
-    """Runs the command; an error of the user's is one message, not a traceback."""
-    try:
-        app()
-    except (ValueError, ServingError) as error:
-        console.print(f"Error: {error}", style="red", markup=False, highlight=False)
-        raise SystemExit(2) from None

@@ -15,7 +15,7 @@ _HTTP = {
 }
 
 
-class ServingError(Exception):
+class ServingError(ValueError):
     """A request that cannot be answered.
 
     Args:

@@ -58,9 +58,9 @@ class Servable:
             self._model = tf.saved_model.load(os.fspath(path))
             self._session = tf.compat.v1.Session(graph=graph)
             # In a graph that is how a SavedModel's variables get their values.
-            self._session.run(
-                [variable.initializer for variable in graph.get_collection("variables")]
-            )
+            variables = graph.get_collection("variables")
+            self._session.run([variable.initializer for variable in variables])
+            self._session.run(tf.compat.v1.tables_initializer())
             self._functions = {name: self._batched(name) for name in self.signature_defs}
         self._warm_up()
 

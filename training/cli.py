@@ -163,12 +163,3 @@ def _show_evaluations(run: Run) -> None:
         )
     console.print(table)
     console.print(f"Run: {run.path}   TensorBoard: tensorboard --logdir {run.logs}")
-
-
-def run_app() -> None:
-    """Runs the command; an error of the user's is one message, not a traceback."""
-    try:
-        app()
-    except ValueError as error:
-        console.print(f"Error: {error}", style="red", markup=False, highlight=False)
-        raise SystemExit(2) from None

@@ -1,15 +1,36 @@
-"""Starting a command without TensorFlow's notices on the screen."""
+"""Starting a command: without TensorFlow's notices, and with errors as one message."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Iterator
 
 
+def start(commands: str) -> None:
+    """Runs the Typer application `app` of a module, whose errors for users are `ValueError`s.
+
+    Args:
+        commands: The module; it is imported here, quietly.
+    """
+    with _quiet():
+        import tensorflow as tf
+
+        # Now, for the notices that it brings; but workers must first tell of each other.
+        if "TF_CONFIG" not in os.environ and "--workers" not in " ".join(sys.argv):
+            tf.config.list_logical_devices()
+        module = importlib.import_module(commands)
+    try:
+        module.app()
+    except ValueError as error:
+        module.console.print(f"Error: {error}", style="red", markup=False, highlight=False)
+        raise SystemExit(2) from None
+
+
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Keeps what native libraries write to standard error off the screen.
 
     While it loads, TensorFlow reports the absence of GPUs and the like, past all log

@@ -93,12 +93,3 @@ def publish(
     """Makes a preset of a finished run, and the index and the leaderboard anew."""
     folder = publishing.publish(Run.open(run), name or run.resolve().name, zoo)
     console.print(f"Wrote {folder}.", highlight=False)
-
-
-def run_app() -> None:
-    """Runs the command; an error of the user's is one message, not a traceback."""
-    try:
-        app()
-    except ValueError as error:
-        console.print(f"Error: {error}", style="red", markup=False, highlight=False)
-        raise SystemExit(2) from None

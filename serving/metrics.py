@@ -28,6 +28,11 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.refused = Counter(
+            "rws_keras_requests_refused",
+            "Requests refused because all places were taken.",
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "rws_keras_requests_in_flight", "Requests being worked on.", registry=self.registry
         )

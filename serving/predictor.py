@@ -75,6 +75,7 @@ class Predictor:
             ServingError: If all are taken.
         """
         if not self._places.acquire(blocking=False):
+            self.metrics.refused.inc()
             raise too_many(
                 f"{self.limits.concurrency} requests are being worked on; try again later."
             )

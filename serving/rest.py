@@ -95,14 +95,7 @@ def make_app(predictor: Predictor, api_key: str | None = None) -> FastAPI:
                 target.model, target.version, target.label
             )
         )
-        content = _to_dict(message)
-        for entry in content["model_version_status"]:
-            code = entry["status"]["error_code"]
-            entry["status"] = {
-                "error_code": code,
-                "error_message": entry["status"]["error_message"],
-            }
-        return _json(content)
+        return _json(_to_dict(message))
 
     for which in _WHICH:
         app.add_api_route(f"{_MODEL}{which}:predict", predict, methods=["POST"])

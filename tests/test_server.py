@@ -517,6 +517,7 @@ def test_a_body_that_does_not_come_loses_its_place(monkeypatch):
 
     refused, late, broken = asyncio.run(both())
     assert refused[0] == 429
+    assert b"rws_keras_requests_refused_total 1.0" in predictor.metrics.text()
     assert late == (408, "The request did not arrive within 0 seconds.")
     assert broken == (400, "The request broke off.")
 

@@ -137,6 +137,16 @@ def test_verify_notices_a_changed_file(zoo, name):
         publishing.verify(zoo / "tiny")
 
 
+def test_verify_notices_a_card_that_tells_something_else(zoo):
+    path, card = zoo / "tiny" / pretrained.METADATA, zoo / "tiny" / "README.md"
+    card.write_text(card.read_text() + "The best of all.\n")
+    about = json.loads(path.read_text())
+    about["files"]["README.md"]["sha256"] = pretrained.sha256(card)
+    path.write_text(json.dumps(about))
+    with pytest.raises(PresetError, match="not what its metadata give"):
+        publishing.verify(zoo / "tiny")
+
+
 def test_verify_notices_a_wrong_claim(zoo):
     path = zoo / "tiny" / pretrained.METADATA
     about = json.loads(path.read_text())

@@ -16,13 +16,9 @@ from serving import export as exporting
 from serving import files, repository, server
 from serving.client import Client
 from serving.predictor import Limits
+from training.start import application
 
-app = typer.Typer(
-    help="Exports machines, serves their scores, and asks for scores.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = application("Exports machines, serves their scores, and asks for scores.")
 console = Console()
 
 Key = Annotated[str | None, typer.Option(envvar="RWS_KERAS_API_KEY", help="API key.")]

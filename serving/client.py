@@ -54,6 +54,7 @@ class Client:
         self.version = version
         self._timeout = timeout
         self._key = {"x-api-key": api_key} if api_key else {}
+        self._only_outputs: dict[str, str] = {}
         if parts.scheme == "grpc":
             self._stub = prediction_service_pb2_grpc.PredictionServiceStub(
                 grpc.insecure_channel(
@@ -67,7 +68,7 @@ class Client:
             self._ask = self._ask_grpc
         else:
             which = "" if version is None else f"/versions/{version}"
-            self._address = f"{url.rstrip('/')}/v1/models/{model}{which}:predict"
+            self._address = f"{url.rstrip('/')}/v1/models/{model}{which}"
             self._session = requests.Session()
             self._ask = self._ask_rest
 
@@ -124,21 +125,31 @@ class Client:
             "signature_name": signature,
             "inputs": {name: array.tolist() for name, array in arrays.items()},
         }
-        try:
-            response = self._session.post(
-                self._address, json=body, headers=self._key, timeout=self._timeout
-            )
-            answer = response.json()
-        except requests.RequestException as error:
-            raise ClientError(f"{self._address} cannot be asked: {error}.") from error
-        if response.status_code in (429, 503) and not last:
+        status, answer = self._send("POST", ":predict", json=body)
+        if status in (429, 503) and not last:
             return None
-        if response.status_code != 200:
-            raise ClientError(f"The server refuses ({response.status_code}): {answer['error']}")
-        outputs = answer["outputs"]
-        # One output alone comes without its name.
-        outputs = outputs if isinstance(outputs, dict) else {"output": outputs}
+        outputs = _or_refuse(status, answer)["outputs"]
+        if not isinstance(outputs, dict):
+            outputs = {self._only_output(signature): outputs}
         return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
+
+    def _only_output(self, signature):
+        """The name of a signature's one output, which REST leaves out of its answers."""
+        if signature not in self._only_outputs:
+            metadata = _or_refuse(*self._send("GET", "/metadata"))["metadata"]
+            definition = metadata["signature_def"]["signature_def"][signature]
+            (self._only_outputs[signature],) = definition["outputs"]
+        return self._only_outputs[signature]
+
+    def _send(self, method, what, **content):
+        address = self._address + what
+        try:
+            response = self._session.request(
+                method, address, headers=self._key, timeout=self._timeout, **content
+            )
+            return response.status_code, response.json()
+        except requests.RequestException as error:
+            raise ClientError(f"{address} cannot be asked: {error}.") from error
 
     def _ask_grpc(self, signature, arrays, last):
         request = predict_pb2.PredictRequest()
@@ -158,6 +169,13 @@ class Client:
             code = error.code().name
             raise ClientError(f"The server refuses ({code}): {error.details()}") from error
         return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+
+
+def _or_refuse(status: int, answer: dict) -> dict:
+    """The answer, if it is one."""
+    if status != 200:
+        raise ClientError(f"The server refuses ({status}): {answer.get('error', answer)}")
+    return answer
 
 
 def _for_the_wire(value, name: str) -> np.ndarray:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
-from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving.errors import ServingError, invalid, too_large, too_many
@@ -95,7 +94,8 @@ class Predictor:
 
         Args:
             target: What it is for.
-            read: Gives the inputs as arrays, when told the signature; may raise `ServingError`.
+            read: Gives the inputs as arrays, when told the signature, their names and shapes
+                checked (`check_names`, `check_shape`).
             protocol: `"rest"` or `"grpc"`, for the metrics.
 
         Raises:
@@ -108,9 +108,12 @@ class Predictor:
                 servable,
             ):
                 definition = servable.signature_def(target.signature)
-                inputs = self._check(definition, read(definition))
+                inputs = read(definition)
+                rows = {name: len(array) for name, array in inputs.items()}
+                if len(set(rows.values())) > 1:
+                    raise invalid(f"The inputs have different numbers of rows: {rows}.")
                 outputs = servable.predict(target.signature, inputs)
-            self.metrics.rows.labels(target.model).inc(len(next(iter(inputs.values()))))
+            self.metrics.rows.labels(target.model).inc(next(iter(rows.values())))
             return Answer(outputs, number)
         except ServingError as error:
             code = error.code.name
@@ -123,19 +126,6 @@ class Predictor:
             known = target.model if target.model in self.repository.names() else "unknown"
             self.metrics.requests.labels(protocol, known, code).inc()
             self.metrics.seconds.labels(protocol, known).observe(time.perf_counter() - start)
-
-    def _check(self, definition, inputs):
-        """The inputs, if they are what the signature wants."""
-        check_names(definition, inputs)
-        checked = {}
-        for name, info in definition.inputs.items():
-            array = inputs[name]
-            check_shape(name, info, array.shape, self.limits.rows)
-            checked[name] = array
-        rows = {name: len(array) for name, array in checked.items()}
-        if len(set(rows.values())) > 1:
-            raise invalid(f"The inputs have different numbers of rows: {rows}.")
-        return checked
 
 
 def check_names(definition: meta_graph_pb2.SignatureDef, given) -> None:
@@ -170,8 +160,3 @@ def check_shape(name: str, info: meta_graph_pb2.TensorInfo, shape, most_rows: in
             f"The input `{name}` has {shape[0]:,} rows, at most {most_rows:,} are allowed in a "
             "request; send several."
         )
-
-
-def dtype_name(dtype: int) -> str:
-    """A protobuf dtype's name, for messages."""
-    return types_pb2.DataType.Name(dtype) if dtype in types_pb2.DataType.values() else str(dtype)

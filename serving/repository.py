@@ -49,8 +49,7 @@ class Repository:
     cannot be loaded leaves the old one where it is.
 
     Args:
-        config: What to serve: a `ModelServerConfig`, or a function that says it anew at each
-            look at the disk.
+        config: Says what to serve, anew at each look at the disk.
         load: Makes a `Servable` of a directory.
     """
 
@@ -178,13 +177,13 @@ class Repository:
                     self._labels.pop(name, None)
 
     def _load_version(self, name, number, path):
-        stamp = _stamp(path)
         with self._condition:
             known = self._models[name].get(number)
-            # One that was let go, or failed, is tried again only if it is new on the disk.
-            if known and known.state in (State.AVAILABLE, State.LOADING):
+            if known and known.state == State.AVAILABLE:
                 return
-            if known and known.error and known.error_stamp == stamp:
+            # One that failed is tried again only if something of it has changed on the disk.
+            stamp = _stamp(path)
+            if known and known.error_stamp == stamp:
                 return
             version = self._models[name][number] = Version(number)
         try:
@@ -231,7 +230,7 @@ def _no_version(name: str, number: int | None, versions) -> str:
 
 def _stamp(path: Path) -> float:
     """When anything in a directory changed: one that was incomplete may be whole by now."""
-    return max((each.stat().st_mtime for each in (path, *path.rglob("*"))), default=0.0)
+    return max(each.stat().st_mtime for each in (path, *path.rglob("*")))
 
 
 def _wanted_versions(model: model_server_config_pb2.ModelConfig) -> dict[int, Path]:

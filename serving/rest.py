@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import re
 
@@ -18,8 +17,9 @@ from starlette.requests import ClientDisconnect
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
+from serving.api_key import check_key
 from serving.errors import ServingError, invalid, too_large
-from serving.predictor import Predictor, Target, check_names
+from serving.predictor import Predictor, Target, check_names, check_shape
 from serving.servable import DEFAULT_SIGNATURE
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
@@ -38,17 +38,12 @@ def make_app(predictor: Predictor, api_key: str | None = None) -> FastAPI:
         api_key: If given, requests must carry it, as `Authorization: Bearer KEY` or `X-API-Key`.
     """
 
-    async def check_key(request: Request) -> None:
+    async def guard(request: Request) -> None:
         if api_key and request.url.path not in _OPEN:
-            bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-            given = request.headers.get("x-api-key") or bearer
-            if not hmac.compare_digest(given.encode(), api_key.encode()):
-                raise ServingError(
-                    grpc.StatusCode.UNAUTHENTICATED, "The API key is missing or wrong."
-                )
+            check_key(request.headers, api_key)
 
     # No pages about the API: it is TF Serving's, which has its own.
-    app = FastAPI(openapi_url=None, dependencies=[Depends(check_key)])
+    app = FastAPI(openapi_url=None, dependencies=[Depends(guard)])
     # As many threads as there may be requests: what is let in must not wait for a thread.
     threads = CapacityLimiter(predictor.limits.concurrency)
 
@@ -163,10 +158,11 @@ def _predict(predictor: Predictor, target: Target, body: bytes) -> str:
         values = content["instances" if by_row else "inputs"]
         columns = _columns(definition, values) if by_row else _named(definition, values)
         check_names(definition, columns)
-        return {
-            name: _array(name, columns[name], tf.as_dtype(info.dtype))
-            for name, info in definition.inputs.items()
-        }
+        arrays = {}
+        for name, info in definition.inputs.items():
+            arrays[name] = _array(name, columns[name], tf.as_dtype(info.dtype))
+            check_shape(name, info, arrays[name].shape, predictor.limits.rows)
+        return arrays
 
     outputs = predictor.predict(target, read, "rest").outputs
     lists = {name: output.tolist() for name, output in outputs.items()}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import hmac
 import logging
 from collections.abc import Callable
 from concurrent import futures
 
 import grpc
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -19,8 +19,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from serving.api_key import check_key
 from serving.errors import ServingError, invalid
-from serving.predictor import Predictor, Target, check_names, check_shape, dtype_name
+from serving.predictor import Predictor, Target, check_names, check_shape
 from serving.servable import DEFAULT_SIGNATURE
 
 _log = logging.getLogger(__name__)
@@ -170,17 +171,18 @@ class _KeyCheck(grpc.ServerInterceptor):
     """Refuses calls without the API key."""
 
     def __init__(self, key: str):
-        self._key = key.encode()
+        self._key = key
 
     def intercept_service(self, continuation, details):
-        metadata = dict(details.invocation_metadata)
-        bearer = str(metadata.get("authorization", "")).removeprefix("Bearer ")
-        given = str(metadata.get("x-api-key") or bearer)
-        if hmac.compare_digest(given.encode(), self._key):
+        try:
+            check_key(dict(details.invocation_metadata), self._key)
+        except ServingError as error:
+            code, message = error.code, error.message
+        else:
             return continuation(details)
 
         def refuse(request, context):
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "The API key is missing or wrong.")
+            context.abort(code, message)
 
         return grpc.unary_unary_rpc_method_handler(refuse)
 
@@ -198,7 +200,7 @@ def _target(spec) -> Target:
 def _array(name, info, proto, most_rows):
     """A tensor as an array; its shape is checked before any memory is taken for it."""
     if proto.dtype != info.dtype:
-        wanted, got = dtype_name(info.dtype), dtype_name(proto.dtype)
+        wanted, got = _dtype_name(info.dtype), _dtype_name(proto.dtype)
         raise invalid(f"The input `{name}` must be of {wanted}, got {got}.")
     shape = [dim.size for dim in proto.tensor_shape.dim]
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
@@ -210,3 +212,7 @@ def _array(name, info, proto, most_rows):
         raise invalid(
             f"The input `{name}` does not hold the values of its shape: {error}."
         ) from error
+
+
+def _dtype_name(dtype: int) -> str:
+    return types_pb2.DataType.Name(dtype) if dtype in types_pb2.DataType.values() else str(dtype)

@@ -57,16 +57,16 @@ class Scorer(tf.Module):
         seed: int = 0,
     ):
         super().__init__(name="scorer")
-        for name, value in [
-            ("num_particles", num_particles),
-            ("fast", fast),
-            ("accurate", accurate),
-        ]:
+        options = {"num_particles": num_particles, "fast": fast, "accurate": accurate}
+        for name, value in options.items():
             if not 2 <= check_positive_integer(value, name) <= MOST_PARTICLES:
                 raise ValueError(f"`{name}` must be from 2 to {MOST_PARTICLES:,}, got {value:,}.")
         self.num_particles = num_particles
-        self.tiers = {"serving_default": num_particles, "score_fast": fast}
-        self.tiers["score_accurate"] = accurate
+        self.tiers = {
+            "serving_default": num_particles,
+            "score_fast": fast,
+            "score_accurate": accurate,
+        }
         self.num_completions = check_positive_integer(num_completions, "num_completions")
         self.seed = seed
         # Not an attribute that TensorFlow would follow: its variables alone are to be saved.
@@ -128,7 +128,11 @@ class Scorer(tf.Module):
 
         def mean_visible(row):
             latents, log_weights = self._weigh(row, noise)
-            return {"mean": self._visible_mean(latents, log_weights, visible_noise)}
+            visible = self._machine().p_layers[0].distribution(latents[0])
+            # Drawn anew: an autoregressive layer must not look at the row itself.
+            drawn, _ = visible.sample_from_noise(visible_noise)
+            weights = tf.nn.softmax(log_weights)
+            return {"mean": _weighted_mean(weights, visible.conditional_probs(drawn))}
 
         return _by_row(mean_visible, x, {"mean": x.shape[1:]}, _not_binary(x))
 
@@ -215,19 +219,13 @@ class Scorer(tf.Module):
         log_weights = tf.add_n(machine.log_p(x, latents)) - tf.add_n(log_q)
         return latents, log_weights[:, 0]
 
-    def _visible_mean(self, latents, log_weights, noise):
-        visible = self._machine().p_layers[0].distribution(latents[0])
-        # Drawn anew: an autoregressive layer must not look at the row itself.
-        drawn, _ = visible.sample_from_noise(noise)
-        return _weighted_mean(tf.nn.softmax(log_weights), visible.conditional_probs(drawn))
-
     def _draw_gaps(self, row, known, noise, visible_noise):
         """Particles of a filled row `[D]` whose gaps P draws, weighed by what is known."""
         machine = self._machine()
-        x = row[None]
+        filled = row[None]
         from_p = max(self.num_particles // 4, 1)
         from_q = self.num_particles - from_p
-        inferred, _ = machine.infer(x, [part[:from_q] for part in noise])
+        inferred, _ = machine.infer(filled, [part[:from_q] for part in noise])
         dreamt = self._dream_latents([part[from_q:] for part in noise])
         latents = [tf.concat(pair, axis=0) for pair in zip(inferred, dreamt, strict=True)]
         visible = machine.p_layers[0].distribution(latents[0])
@@ -237,7 +235,7 @@ class Scorer(tf.Module):
         logits = visible.conditional_logits(x)
         log_known = -tf.nn.softplus((1.0 - 2.0 * x) * logits) * tf.cast(known, tf.float32)
         log_prior = tf.add_n(machine.log_p(x, latents)[1:])
-        log_q = tf.add_n(machine.log_q(row[None], latents))
+        log_q = tf.add_n(machine.log_q(filled, latents))
         log_mixture = tfp.math.log_add_exp(
             log_q + math.log(from_q / self.num_particles),
             log_prior + math.log(from_p / self.num_particles),

@@ -27,7 +27,6 @@ class Servable:
         max_batch_size: The most rows that are computed together.
         max_rows: The most rows of a request.
         batch_threads: How many batches are computed at a time.
-        max_queued_batches: How many batches may wait.
     """
 
     def __init__(
@@ -36,7 +35,6 @@ class Servable:
         max_batch_size: int = 64,
         max_rows: int = 4096,
         batch_threads: int = 2,
-        max_queued_batches: int = 1000,
     ):
         self.path = path
         self._batching = {
@@ -46,7 +44,7 @@ class Servable:
             "allowed_batch_sizes": list(range(1, max_batch_size + 1)),
             # No waiting for company: a batch is what has come while others were computed.
             "batch_timeout_micros": 0,
-            "max_enqueued_batches": max_queued_batches,
+            "max_enqueued_batches": 1000,
             "enable_large_batch_splitting": True,
         }
         self.signature_defs = _signature_defs(path)
@@ -118,7 +116,6 @@ class Servable:
         definition = self.signature_def(signature)
         function = self._model.signatures[signature]
         names, output_names = sorted(definition.inputs), sorted(definition.outputs)
-
         specs = [
             tf.TensorSpec(
                 _shape(definition.inputs[name]), tf.as_dtype(definition.inputs[name].dtype), name

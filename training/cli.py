@@ -13,13 +13,9 @@ from rws_keras import datasets
 from training import demo as demonstration
 from training import fitting, recipe, reporting, workers
 from training.run import Run
+from training.start import application
 
-app = typer.Typer(
-    help="Trains Helmholtz machines by recipes, evaluates them and draws from them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = application("Trains Helmholtz machines by recipes, evaluates them and draws from them.")
 console = Console()
 
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]

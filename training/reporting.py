@@ -28,17 +28,30 @@ def report(run: Run, to: Path) -> Path:
     Raises:
         ValueError: If the run has not been evaluated, as it is at its end.
     """
+    name = run.path.resolve().name
+    content = summary(run)
+    to.mkdir(parents=True, exist_ok=True)
+    if run.samples.exists():
+        shutil.copyfile(run.samples, to / f"{name}.png")
+    write_json(to / f"{name}.json", content)
+    return to / f"{name}.json"
+
+
+def summary(run: Run) -> dict:
+    """What is known of a finished run: recipe, provenance, evaluations, yardstick.
+
+    Raises:
+        ValueError: If the run has not been evaluated, as it is at its end.
+    """
     metrics = run.metrics
     if not metrics.get("evaluations"):
         raise ValueError(f"{run.path} is not finished. Go on with it by `fit … --resume`.")
-    to.mkdir(parents=True, exist_ok=True)
-    name = run.path.resolve().name
     recipe = run.recipe
     data = datasets.load(recipe.dataset)
     about = read_json(run.path / "run.json")
     # Where the directory lay on that machine is of no interest to anyone else.
-    about["command"] = about["command"].replace(str(run.path), f"runs/{name}")
-    content = {
+    about["command"] = about["command"].replace(str(run.path), f"runs/{run.path.resolve().name}")
+    return {
         "recipe": recipe.model_dump(),
         "run": about,
         "num_parameters": run.best_machine().count_params(),
@@ -50,10 +63,6 @@ def report(run: Run, to: Path) -> Path:
         "validation_curve": [round(entry["val_log_likelihood"], 3) for entry in metrics["history"]],
         "independent_units": independent_units(data),
     }
-    if run.samples.exists():
-        shutil.copyfile(run.samples, to / f"{name}.png")
-    write_json(to / f"{name}.json", content)
-    return to / f"{name}.json"
 
 
 def independent_units(data: BinaryData) -> dict[str, float]:

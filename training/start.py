@@ -8,6 +8,18 @@ import os
 import sys
 from collections.abc import Iterator
 
+import typer
+
+
+def application(help_text: str) -> typer.Typer:
+    """An application without the extras that its users have no need of."""
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+
 
 def start(commands: str) -> None:
     """Runs the Typer application `app` of a module, whose errors for users are `ValueError`s.

@@ -13,15 +13,11 @@ from rich.table import Column, Table
 import rws_keras
 from rws_keras.models import pretrained
 from training.run import Run
+from training.start import application
 from zoo import cards
 from zoo import publish as publishing
 
-app = typer.Typer(
-    help="Lists, downloads, checks and publishes pretrained machines.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = application("Lists, downloads, checks and publishes pretrained machines.")
 console = Console()
 
 Address = Annotated[

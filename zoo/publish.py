@@ -68,8 +68,7 @@ def publish(run: Run, name: str, zoo: Path = ZOO) -> Path:
 
 def _measured(run: Run) -> dict:
     """What is known of a finished run."""
-    with tempfile.TemporaryDirectory() as directory:
-        found = read_json(reporting.report(run, Path(directory)))
+    found = reporting.summary(run)
     recipe, about = found["recipe"], found["run"]
 
     def best(split):

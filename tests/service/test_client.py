@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from server_process import ServerProcess
 from typer.testing import CliRunner
+from wire import PRESET, SMALL
 
 from rws_keras import HelmholtzMachine
 from rws_keras.callbacks import write_png
@@ -14,9 +15,6 @@ from serving import cli, files
 from serving.client import Client, ClientError
 from serving.export import export
 from serving.scorer import Scorer
-
-PRESET = "digits-sbn-64-32"
-SMALL = {"num_particles": 20, "fast": 5, "accurate": 50, "num_completions": 3}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +61,11 @@ def test_any_signature(client, machine, x):
     expected = as_python(machine, "impute", x=x[:4], mask=mask)
     found = client.predict("impute", x=x[:4], mask=mask)
     np.testing.assert_array_equal(found["completions"], expected["completions"])
+    # One output alone, which REST sends without its name.
+    expected = as_python(machine, "reconstruct", x=x[:4])
+    found = client.predict("reconstruct", x=x[:4])
+    assert list(found) == ["mean"]
+    np.testing.assert_array_equal(found["mean"], expected["mean"])
     drawn = client.predict("sample", seed=[1, 2])
     np.testing.assert_array_equal(drawn["x"][0], machine.sample(1, seed=1).x[0])
 

@@ -20,7 +20,7 @@ from tensorflow_serving.config import model_server_config_pb2
 import rws_keras
 from serving.repository import parse_config
 
-CONFIG = Path(__file__).parents[1] / "serving" / "config"
+CONFIG = Path(__file__).parents[2] / "serving" / "config"
 # Of tensorflow_model_server, as its documentation has them.
 FLAGS = {
     "model_config_file",

@@ -24,7 +24,7 @@ from benchmarks import (
     tables,
     train_step,
 )
-from training.run import provenance, read_json, write_json
+from rws_keras.training.run import provenance, read_json, write_json
 
 RESULTS = Path(__file__).with_name("results.json")
 SECTIONS = {

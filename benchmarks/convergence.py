@@ -13,7 +13,7 @@ import keras
 
 from rws_keras import HelmholtzMachine, datasets
 from rws_keras.objectives import ReweightedWakeSleep
-from training import recipe as recipes
+from rws_keras.training import recipe as recipes
 
 TARGET = 100.0
 _RECIPE = "mnist-sbn-200-200-200"

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras import HelmholtzMachine
-from serving.export import export
+from rws_keras.serving.export import export
 
 MODEL = "mnist-sbn-200-200-200"
 SIGNATURE = "serving_default"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from rws_keras.errors import UserError
+
 _NOT_BINARY = (
     "Expected binary data: every value 0 or 1. Binarise grey levels first, for instance with "
     "rws_keras.datasets.stochastic_binarization, and remove missing values (NaN)."
@@ -14,7 +16,7 @@ _NOT_BINARY = (
 def check_positive_integer(value: object, name: str) -> int:
     """Returns `value` as an int, or raises a `ValueError` that names the argument."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+        raise UserError(f"`{name}` must be a positive integer, got {value!r}.")
     return int(value)
 
 
@@ -40,19 +42,19 @@ def check_binary(x: np.ndarray | tf.Tensor, units: int) -> tf.Tensor:
             x = np.asarray(x)
             x = tf.convert_to_tensor(x if x.dtype.kind in "biuf" else x.astype(np.float32))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{_NOT_BINARY} The data cannot be read as numbers.") from error
+            raise UserError(f"{_NOT_BINARY} The data cannot be read as numbers.") from error
     if x.shape.rank is not None and x.shape.rank != 2:
-        raise ValueError(
+        raise UserError(
             f"Expected data of shape [N, {units}], got {x.shape}. Flatten images first: "
             "x.reshape(len(x), -1)."
         )
     if x.shape.rank == 2 and x.shape[1] not in (None, units):
-        raise ValueError(
+        raise UserError(
             f"Expected data of shape [N, {units}], because the machine has {units} visible "
             f"units; got {x.shape}."
         )
     if tf.executing_eagerly() and x.shape[0] == 0:
-        raise ValueError(f"The data is empty: shape {x.shape}. At least one row is needed.")
+        raise UserError(f"The data is empty: shape {x.shape}. At least one row is needed.")
     if x.dtype == tf.bool:
         return tf.cast(x, tf.float32)
     # Before the conversion: data of bytes are four times smaller.
@@ -60,7 +62,7 @@ def check_binary(x: np.ndarray | tf.Tensor, units: int) -> tf.Tensor:
     if tf.executing_eagerly():
         if not tf.reduce_all(is_binary):
             outside = x[~is_binary][:5].numpy()
-            raise ValueError(f"{_NOT_BINARY} Found, among others: {outside.tolist()}.")
+            raise UserError(f"{_NOT_BINARY} Found, among others: {outside.tolist()}.")
         return tf.cast(x, tf.float32)
     with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(is_binary), [_NOT_BINARY])]):
         return tf.ensure_shape(tf.cast(x, tf.float32), [None, units])

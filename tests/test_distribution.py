@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from rws_keras import HelmholtzMachine
 from rws_keras.objectives import ReweightedWakeSleep
-from training import workers
-from training.run import Run
+from rws_keras.training import workers
+from rws_keras.training.run import Run
 
 ROOT = Path(__file__).parents[1]
 

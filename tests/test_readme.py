@@ -11,7 +11,7 @@ import pytest
 from server_process import free_port
 
 import rws_keras
-from zoo import cards
+from rws_keras.zoo import cards
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -154,7 +154,7 @@ def test_from_a_preset_to_a_served_score(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_results_belong_to_the_recipes_of_today(path):
-    from training import recipe
+    from rws_keras.training import recipe
 
     assert recipe.Recipe(**json.loads(path.read_text())["recipe"]) == recipe.load(path.stem)[1]
 

@@ -15,10 +15,10 @@ import tensorflow as tf
 from rich.console import Console
 from typer.testing import CliRunner
 
-from training import cli, fitting, recipe, reporting
-from training.checkpoint import latest
-from training.interruption import Interruption
-from training.run import Run
+from rws_keras.training import cli, fitting, recipe, reporting
+from rws_keras.training.checkpoint import latest
+from rws_keras.training.interruption import Interruption
+from rws_keras.training.run import Run
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from rws_keras import PresetError
 from rws_keras.models import pretrained
-from training import recipe as recipes
-from training.run import Run
-from zoo import cards, cli
-from zoo import publish as publishing
+from rws_keras.training import recipe as recipes
+from rws_keras.training.run import Run
+from rws_keras.zoo import cards, cli
+from rws_keras.zoo import publish as publishing
 
 ROOT = Path(__file__).parents[1]
 MNIST_SBN = [

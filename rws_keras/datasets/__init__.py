@@ -9,6 +9,7 @@ from rws_keras.datasets.data import BinaryData, DatasetNotFoundError
 from rws_keras.datasets.digits import load_digits
 from rws_keras.datasets.preprocessing import minibatches, stochastic_binarization
 from rws_keras.datasets.tfds_sets import load_binarized_mnist, load_density_estimation
+from rws_keras.errors import UserError
 
 _DENSITY_ESTIMATION = (
     "nltcs",
@@ -59,7 +60,7 @@ def load(name: str) -> BinaryData:
         return load_density_estimation(name)
     near = difflib.get_close_matches(str(name).lower(), NAMES, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise ValueError(f"Unknown data set {name!r}; expected one of {', '.join(NAMES)}.{hint}")
+    raise UserError(f"Unknown data set {name!r}; expected one of {', '.join(NAMES)}.{hint}")
 
 
 __all__ = [

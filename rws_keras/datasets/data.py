@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rws_keras.errors import UserError
+
 
 class BinaryData(NamedTuple):
     """A binary data set.
@@ -28,5 +30,5 @@ class BinaryData(NamedTuple):
     entropy: float | None = None
 
 
-class DatasetNotFoundError(ValueError):
+class DatasetNotFoundError(UserError):
     """A data set that is not on this machine and could not be downloaded."""

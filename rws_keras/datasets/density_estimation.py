@@ -9,6 +9,8 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
+from rws_keras.errors import UserError
+
 SOURCE_URL = (
     "https://raw.githubusercontent.com/UCLA-StarAI/Density-Estimation-Datasets/master/datasets"
 )
@@ -93,6 +95,6 @@ def _verify(path: Path, expected: str) -> None:
         raise FileNotFoundError(f"{path} does not exist.")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != expected:
-        raise ValueError(
+        raise UserError(
             f"{path} is not the published file: its SHA-256 is {digest}, expected {expected}."
         )

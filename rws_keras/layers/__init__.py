@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 
+from rws_keras.errors import UserError
 from rws_keras.layers.arsbn import ARSBN, AutoregressiveBernoulli
 from rws_keras.layers.distribution import BinaryDistribution
 from rws_keras.layers.dsbn import DSBN
@@ -34,7 +35,7 @@ def get(family: str | dict, units: int) -> StochasticLayer:
     if name not in FAMILIES:
         near = difflib.get_close_matches(str(name).lower(), FAMILIES, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ValueError(
+        raise UserError(
             f"Unknown layer family {name!r}; expected one of {', '.join(FAMILIES)}.{hint}"
         )
     return FAMILIES[name](units, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from rws_keras.errors import UserError
 from rws_keras.layers.distribution import BinaryDistribution
 
 Initializer = str | dict | keras.initializers.Initializer
@@ -40,7 +41,7 @@ class StochasticLayer(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         if isinstance(units, bool) or int(units) != units or units < 1:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__} needs `units` to be a positive integer, got {units!r}."
             )
         self.units = int(units)
@@ -63,7 +64,7 @@ class StochasticLayer(keras.layers.Layer):
         given_units = None if given_shape is None else given_shape[-1]
         if self.built:
             if given_units != self.given_units:
-                raise ValueError(
+                raise UserError(
                     f"Layer '{self.name}' ({type(self).__name__}) was built "
                     f"{_parents(self.given_units)}, it cannot be used {_parents(given_units)}. "
                     "Make a new layer, or give the layers sizes that meet."

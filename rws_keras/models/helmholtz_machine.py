@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from rws_keras import layers
 from rws_keras.checks import check_binary, check_positive_integer
+from rws_keras.errors import UserError
 from rws_keras.layers.distribution import draw_noise, split_noise, stateless_seed
 from rws_keras.models import pretrained
 from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples
@@ -107,7 +108,7 @@ class HelmholtzMachine(MachineTrainer):
         if isinstance(latents, int):
             latents = [latents]
         if not latents:
-            raise ValueError("`latents` must name at least one latent layer, got none.")
+            raise UserError("`latents` must name at least one latent layer, got none.")
         sizes = [
             check_positive_integer(size, name)
             for size, name in [(visible, "visible"), *((size, "latents") for size in latents)]
@@ -162,18 +163,18 @@ class HelmholtzMachine(MachineTrainer):
         for stack, name in [(self.p_layers, "p_layers"), (self.q_layers, "q_layers")]:
             for layer in stack:
                 if not isinstance(layer, layers.StochasticLayer):
-                    raise ValueError(
+                    raise UserError(
                         f"`{name}` takes stochastic layers (rws_keras.layers), got {layer!r}."
                     )
         if len(self.p_layers) != len(self.q_layers) + 1 or not self.q_layers:
-            raise ValueError(
+            raise UserError(
                 "Q needs one layer for each latent layer of P, and P one layer more, its "
                 f"prior; got {len(self.p_layers)} P layers and {len(self.q_layers)} Q layers."
             )
         p_sizes = [layer.units for layer in self.p_layers]
         q_sizes = [layer.units for layer in self.q_layers]
         if p_sizes[1:] != q_sizes:
-            raise ValueError(
+            raise UserError(
                 f"The layers' sizes do not meet: the latent layers have {p_sizes[1:]} units "
                 f"in P and {q_sizes} in Q (bottom first)."
             )
@@ -401,7 +402,7 @@ def _one_per_layer(spec, count: int, name: str) -> list:
         return [spec] * count
     spec = list(spec)
     if len(spec) != count:
-        raise ValueError(
+        raise UserError(
             f"`{name}` names {len(spec)} families for {count} latent layers; give one family, "
             "or one for each layer."
         )

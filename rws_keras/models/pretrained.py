@@ -25,6 +25,9 @@ from pathlib import Path
 
 import keras
 
+from rws_keras import resources
+from rws_keras.errors import UserError
+
 INDEX = "index.json"
 METADATA = "preset.json"
 CONFIG = "config.json"
@@ -32,7 +35,6 @@ WEIGHTS = "model.weights.h5"
 FORMAT = 1
 
 ADDRESS_VARIABLE = "RWS_KERAS_ZOO"
-_CHECKOUT = Path(__file__).parents[2] / "zoo"
 
 # A server that sends nothing for so long is given up; a slow one is not.
 TIMEOUT_SECONDS = 30.0
@@ -40,7 +42,7 @@ _PAUSES = (0.5, 2.0)  # seconds before the second and the third try
 _OLD_SECONDS = 24 * 3600.0
 
 
-class PresetError(ValueError):
+class PresetError(UserError):
     """A preset that is not there, not to be had, or not what it should be."""
 
 
@@ -57,8 +59,8 @@ def zoo_address(zoo: str | os.PathLike | None = None) -> str:
     address = os.fspath(zoo) if zoo else os.environ.get(ADDRESS_VARIABLE)
     if address:
         return address.rstrip("/")
-    if (_CHECKOUT / INDEX).exists():
-        return str(_CHECKOUT)
+    if (resources.folder("zoo") / INDEX).exists():
+        return str(resources.folder("zoo"))
     raise PresetError(
         f"There is no zoo beside this installation. Set {ADDRESS_VARIABLE} to the directory or the "
         f"http(s) address of one (where its {INDEX} is), or give the preset's own path or address."

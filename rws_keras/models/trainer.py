@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras.checks import check_binary, check_positive_integer
+from rws_keras.errors import UserError
 from rws_keras.models.metrics import MachineMetrics
 from rws_keras.models.particles import statistics_of
 
@@ -58,7 +59,7 @@ class MachineTrainer(keras.Model):
         """
         self.num_particles = check_positive_integer(num_particles, "num_particles")
         if objective is not None and not hasattr(objective, "gradients"):
-            raise ValueError(
+            raise UserError(
                 "`objective` must be an rws_keras.objectives.Objective, for instance "
                 f"ReweightedWakeSleep(num_particles=5); got {objective!r}."
             )
@@ -90,7 +91,7 @@ class MachineTrainer(keras.Model):
         paths = [variable.path for layer in self.q_layers for variable in layer.variables]
         everywhere = [variable.path for variable in self.trainable_variables]
         if len(set(everywhere)) < len(everywhere):
-            raise ValueError("With a `q_optimizer` the layers need names of their own.")
+            raise UserError("With a `q_optimizer` the layers need names of their own.")
         q_optimizer = keras.optimizers.get(q_optimizer)
         return keras.optimizers.MultiOptimizer(
             keras.optimizers.OptimizerMap(p_optimizer, dict.fromkeys(paths, q_optimizer))
@@ -196,7 +197,7 @@ class MachineTrainer(keras.Model):
     def _unpack(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is not None or sample_weight is not None:
-            raise ValueError(
+            raise UserError(
                 "A Helmholtz machine models the data alone: pass `x` only, without targets "
                 "or sample weights."
             )
@@ -211,7 +212,7 @@ class MachineTrainer(keras.Model):
                 is checked batch by batch, with a `tf.errors.InvalidArgumentError`.)
         """
         if self.objective is None:
-            raise ValueError(
+            raise UserError(
                 "`fit` needs an objective: call compile(optimizer, objective) first, for "
                 "instance with rws_keras.objectives.ReweightedWakeSleep(num_particles=5)."
             )

@@ -7,6 +7,7 @@ import math
 import tensorflow as tf
 
 from rws_keras.checks import check_positive_integer
+from rws_keras.errors import UserError
 from rws_keras.models.particles import Particles, resample
 from rws_keras.objectives.objective import Draws, Objective, register
 
@@ -55,7 +56,7 @@ class ReweightedWakeSleep(Objective):
         super().__init__(num_particles)
         for name, scale in [("wake_p", wake_p), ("wake_q", wake_q), ("sleep_q", sleep_q)]:
             if not isinstance(scale, bool | int | float) or not 0 <= scale < math.inf:
-                raise ValueError(
+                raise UserError(
                     f"`{name}` must be a bool or a finite scale of at least 0, got {scale!r}."
                 )
         self.wake_p, self.wake_q, self.sleep_q = wake_p, wake_q, sleep_q

@@ -11,10 +11,10 @@ from wire import PRESET, SMALL
 
 from rws_keras import HelmholtzMachine
 from rws_keras.callbacks import write_png
-from serving import cli, files
-from serving.client import Client, ClientError
-from serving.export import export
-from serving.scorer import Scorer
+from rws_keras.serving import cli, files
+from rws_keras.serving.client import Client, ClientError
+from rws_keras.serving.export import export
+from rws_keras.serving.scorer import Scorer
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_what_is_refused_is_told(client, server, x):
 
 
 def test_nobody_there(monkeypatch):
-    monkeypatch.setattr("serving.client._PAUSES", (0.01,))
+    monkeypatch.setattr("rws_keras.serving.client._PAUSES", (0.01,))
     for url in ("http://127.0.0.1:9", "grpc://127.0.0.1:9"):
         with pytest.raises(ClientError):
             Client(url, PRESET).score(np.zeros([1, 64]))

@@ -14,8 +14,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from rws_keras import HelmholtzMachine
-from serving.export import export
-from serving.scorer import Scorer
+from rws_keras.serving.export import export
+from rws_keras.serving.scorer import Scorer
 
 PRESET = "digits-sbn-64-32"
 SIGNATURES = {
@@ -203,7 +203,7 @@ def test_an_export_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("no space left on the device")
 
-    monkeypatch.setattr("serving.export.write_warmup_requests", fail)
+    monkeypatch.setattr("rws_keras.serving.export.write_warmup_requests", fail)
     with pytest.raises(OSError, match="no space"):
         export(PRESET, tmp_path, fast=2, num_particles=2, accurate=2)
     assert list((tmp_path / PRESET).iterdir()) == []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from server_process import ServerProcess
 from tensorflow_serving.apis import predict_pb2
 
-from serving.export import export
+from rws_keras.serving.export import export
 
 REST, GRPC = 7000, 4000
 # Once warmed up. A kilobyte left behind by each request would be 11 MiB.

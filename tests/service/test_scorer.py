@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from exact import FAMILIES, all_vectors, exact_log_likelihood, tiny_machine
 
-from serving.scorer import Scorer
+from rws_keras.serving.scorer import Scorer
 
 # Two-sided. An estimate from 100 seeds lies beyond by chance in 8e-6 (Student's t); the file has
 # 136 of them, so that one does in one of 900 runs with other seeds. The seeds are fixed.

@@ -14,10 +14,10 @@ from server_process import ServerProcess
 from wire import PREDICT, PRESET, ROW, as_python, request_for
 
 from rws_keras import HelmholtzMachine
-from serving import rest
-from serving.metrics import Metrics
-from serving.predictor import Limits, Predictor
-from serving.repository import Repository
+from rws_keras.serving import rest
+from rws_keras.serving.metrics import Metrics
+from rws_keras.serving.predictor import Limits, Predictor
+from rws_keras.serving.repository import Repository
 
 
 def test_rows_of_many_requests_are_answered_each_with_its_own(server, scorers):

@@ -18,9 +18,9 @@ from google.protobuf import (
 from tensorflow_serving.config import model_server_config_pb2
 
 import rws_keras
-from serving.repository import parse_config
+from rws_keras.serving.repository import parse_config
 
-CONFIG = Path(__file__).parents[2] / "serving" / "config"
+CONFIG = Path(__file__).parents[2] / "serving"
 # Of tensorflow_model_server, as its documentation has them.
 FLAGS = {
     "model_config_file",
@@ -123,7 +123,7 @@ def test_docker_compose():
     service = yaml.safe_load(path.read_text())["services"]["tensorflow-serving"]
     check_arguments(service["command"])
     sources = [volume.split(":")[0] for volume in service["volumes"]]
-    assert (CONFIG / sources[0]).resolve() == CONFIG.parents[1] / "models"
+    assert (CONFIG / sources[0]).resolve() == CONFIG.parent / "models"
     assert (CONFIG / sources[1]).resolve() == CONFIG
 
 

@@ -12,7 +12,7 @@ from server_process import ServerProcess
 from tensorflow_serving.apis import model_management_pb2
 from wire import PREDICT, as_python, request_for
 
-from serving.repository import Repository, directory_config
+from rws_keras.serving.repository import Repository, directory_config
 
 
 def test_a_new_version_takes_over_without_a_dropped_request(

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import keras
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from rws_keras import HelmholtzMachine
+from rws_keras import HelmholtzMachine, resources
+from rws_keras.errors import UserError
 from rws_keras.objectives import OBJECTIVES, Objective
 
-RECIPES = Path(__file__).with_name("recipes")
+RECIPES = resources.folder("recipes")
 
 Family = str | dict[str, Any]
 
@@ -93,11 +94,11 @@ class Recipe(_Section):
         arguments = dict(self.objective)
         name = arguments.pop("name", None)
         if name not in OBJECTIVES:
-            raise ValueError(_unknown("objective", name, OBJECTIVES))
+            raise UserError(_unknown("objective", name, OBJECTIVES))
         try:
             return OBJECTIVES[name](**arguments)
         except TypeError as error:
-            raise ValueError(f"Objective '{name}': {error}") from error
+            raise UserError(f"Objective '{name}': {error}") from error
 
     def make_machine(self, visible: int, num_data: int) -> HelmholtzMachine:
         """A fresh machine, compiled; its weights are drawn from the recipe's seed."""
@@ -135,9 +136,9 @@ def load(name_or_path: str | Path) -> tuple[str, Recipe]:
     if path.suffix not in (".toml", ".json"):
         path = RECIPES / f"{name_or_path}.toml"
         if not path.exists():
-            raise ValueError(_unknown("recipe", str(name_or_path), names()))
+            raise UserError(_unknown("recipe", str(name_or_path), names()))
     if not path.exists():
-        raise ValueError(f"There is no recipe file {path}.")
+        raise UserError(f"There is no recipe file {path}.")
     try:
         text = path.read_text()
         recipe = Recipe(**(json.loads(text) if path.suffix == ".json" else tomllib.loads(text)))
@@ -146,9 +147,9 @@ def load(name_or_path: str | Path) -> tuple[str, Recipe]:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
         )
-        raise ValueError(f"Recipe {path}: {problems}.") from error
+        raise UserError(f"Recipe {path}: {problems}.") from error
     except (tomllib.TOMLDecodeError, json.JSONDecodeError, ValueError) as error:
-        raise ValueError(f"Recipe {path}: {error}") from error
+        raise UserError(f"Recipe {path}: {error}") from error
     return path.stem, recipe
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from rws_keras import resources
+from rws_keras.training.run import read_json
 
-from training.run import read_json
-
-PUBLISHED = Path(__file__).with_name("published.json")
+PUBLISHED = resources.folder("zoo") / "published.json"
 
 _DATASETS = {
     "digits": "scikit-learn's 8x8 digits (1,797 images)",

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from rws_keras import datasets
-from training import demo as demonstration
-from training import fitting, recipe, reporting, workers
-from training.run import Run
-from training.start import application
+from rws_keras.cli.start import application
+from rws_keras.errors import UserError
+from rws_keras.training import demo as demonstration
+from rws_keras.training import fitting, recipe, reporting, workers
+from rws_keras.training.run import Run
 
 app = application("Trains Helmholtz machines by recipes, evaluates them and draws from them.")
 console = Console()
@@ -53,7 +54,7 @@ def fit(
         if resume:
             run = Run.open(own)
             if run.recipe != chosen:
-                raise ValueError(
+                raise UserError(
                     f"{path} was started with another recipe, number of epochs or seed; to "
                     "resume it give the same again."
                 )
@@ -78,7 +79,7 @@ def evaluate(
 ) -> None:
     """Estimates the likelihood of a split under a run's best machine."""
     if split not in ("train", "validation", "test"):
-        raise ValueError(f"Unknown split {split!r}; expected train, validation or test.")
+        raise UserError(f"Unknown split {split!r}; expected train, validation or test.")
     opened = Run.open(run)
     data = datasets.load(opened.recipe.dataset)
     fitting.evaluate(opened, opened.best_machine(), data, split, num_particles)

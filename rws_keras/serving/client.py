@@ -12,12 +12,14 @@ import requests
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from rws_keras.errors import UserError
+
 # A server that is busy is asked again after so many seconds.
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 _BUSY = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 
 
-class ClientError(ValueError):
+class ClientError(UserError):
     """What a server refused, or could not be asked."""
 
 

@@ -12,10 +12,10 @@ import grpc
 import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from serving.errors import ServingError, invalid, too_large, too_many
-from serving.metrics import Metrics
-from serving.repository import Repository
-from serving.servable import DEFAULT_SIGNATURE
+from rws_keras.serving.errors import ServingError, invalid, too_large, too_many
+from rws_keras.serving.metrics import Metrics
+from rws_keras.serving.repository import Repository
+from rws_keras.serving.servable import DEFAULT_SIGNATURE
 
 
 @dataclasses.dataclass(frozen=True)

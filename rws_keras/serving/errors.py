@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grpc
 
+from rws_keras.errors import UserError
+
 _HTTP = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.UNAUTHENTICATED: 401,
@@ -15,7 +17,7 @@ _HTTP = {
 }
 
 
-class ServingError(ValueError):
+class ServingError(UserError):
     """A request that cannot be answered.
 
     Args:

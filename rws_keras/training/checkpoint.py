@@ -10,7 +10,8 @@ from pathlib import Path
 import keras
 
 from rws_keras import HelmholtzMachine
-from training.run import Run, load_machine, read_json, write_json
+from rws_keras.errors import UserError
+from rws_keras.training.run import Run, load_machine, read_json, write_json
 
 _KEPT = 2
 _MONITOR = "val_log_likelihood"
@@ -85,7 +86,7 @@ def latest(run: Run) -> tuple[HelmholtzMachine | None, dict | None]:
     try:
         state = read_json(epochs[-1] / "state.json")
     except ValueError as error:
-        raise ValueError(f"The checkpoint {epochs[-1]} is damaged ({error}) {advice}") from error
+        raise UserError(f"The checkpoint {epochs[-1]} is damaged ({error}) {advice}") from error
     return machine, state
 
 

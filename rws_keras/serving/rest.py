@@ -17,10 +17,10 @@ from starlette.requests import ClientDisconnect
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from serving.api_key import check_key
-from serving.errors import ServingError, invalid, too_large
-from serving.predictor import Predictor, Target, check_names, check_shape
-from serving.servable import DEFAULT_SIGNATURE
+from rws_keras.serving.api_key import check_key
+from rws_keras.serving.errors import ServingError, invalid, too_large
+from rws_keras.serving.predictor import Predictor, Target, check_names, check_shape
+from rws_keras.serving.servable import DEFAULT_SIGNATURE
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 # A request whose body takes longer loses its place to others.

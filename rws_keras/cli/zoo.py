@@ -11,11 +11,11 @@ from rich.markdown import Markdown
 from rich.table import Column, Table
 
 import rws_keras
+from rws_keras.cli.start import application
 from rws_keras.models import pretrained
-from training.run import Run
-from training.start import application
-from zoo import cards
-from zoo import publish as publishing
+from rws_keras.training.run import Run
+from rws_keras.zoo import cards
+from rws_keras.zoo import publish as publishing
 
 app = application("Lists, downloads, checks and publishes pretrained machines.")
 console = Console()

@@ -13,8 +13,8 @@ from google.protobuf import text_format
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.errors import invalid, not_found
-from serving.servable import Servable
+from rws_keras.serving.errors import invalid, not_found
+from rws_keras.serving.servable import Servable
 
 _log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from rws_keras import datasets
-from training import fitting, recipe
-from training.reporting import independent_units
-from training.run import Run
+from rws_keras.training import fitting, recipe
+from rws_keras.training.reporting import independent_units
+from rws_keras.training.run import Run
 
 # Name of the recipe, and what the table calls it. All have the same layers, number of
 # updates, optimizer and seed.

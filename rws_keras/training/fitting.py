@@ -14,12 +14,12 @@ from rich.console import Console
 from rws_keras import HelmholtzMachine, datasets
 from rws_keras.callbacks import TensorBoard, tile_images, write_png
 from rws_keras.datasets import BinaryData
-from training.checkpoint import Checkpoint, latest
-from training.interruption import Interruption
-from training.progress import ProgressBar
-from training.recipe import Recipe
-from training.run import Run
-from training.workers import share
+from rws_keras.training.checkpoint import Checkpoint, latest
+from rws_keras.training.interruption import Interruption
+from rws_keras.training.progress import ProgressBar
+from rws_keras.training.recipe import Recipe
+from rws_keras.training.run import Run
+from rws_keras.training.workers import share
 
 
 def fit(run: Run, name: str, console: Console) -> HelmholtzMachine:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from rws_keras.errors import UserError
+
 ENDINGS = (".npy", ".csv", ".png")
 
 
@@ -27,7 +29,7 @@ def read_rows(path: Path) -> np.ndarray:
         ValueError: If the file is not there, or does not hold what it should.
     """
     if not path.is_file():
-        raise ValueError(f"There is no file {path}.")
+        raise UserError(f"There is no file {path}.")
     try:
         if path.suffix == ".npy":
             rows = np.load(path, allow_pickle=False)
@@ -37,13 +39,13 @@ def read_rows(path: Path) -> np.ndarray:
             image = tf.io.decode_png(path.read_bytes(), channels=1).numpy()
             rows = (image[None] >= 128).astype(np.float32)
         else:
-            raise ValueError(f"expected a file that ends in {', '.join(ENDINGS)}")
+            raise UserError(f"expected a file that ends in {', '.join(ENDINGS)}")
         rows = np.asarray(rows, np.float32)
     except (ValueError, EOFError, tf.errors.InvalidArgumentError) as error:
         reason = str(error).splitlines()[0] if str(error) else "it is damaged"
-        raise ValueError(f"{path} cannot be read: {reason}.") from error
+        raise UserError(f"{path} cannot be read: {reason}.") from error
     if rows.ndim < 2 or not len(rows):
-        raise ValueError(f"{path} must hold rows of data, it has the shape {list(rows.shape)}.")
+        raise UserError(f"{path} must hold rows of data, it has the shape {list(rows.shape)}.")
     return rows.reshape(len(rows), -1)
 
 

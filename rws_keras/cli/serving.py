@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from serving import export as exporting
-from serving import files, repository, server
-from serving.client import Client
-from serving.predictor import Limits
-from training.start import application
+from rws_keras.cli.start import application
+from rws_keras.errors import UserError
+from rws_keras.serving import export as exporting
+from rws_keras.serving import files, repository, server
+from rws_keras.serving.client import Client
+from rws_keras.serving.predictor import Limits
 
 app = application("Exports machines, serves their scores, and asks for scores.")
 console = Console()
@@ -72,10 +73,10 @@ def serve(
 ) -> None:
     """Serves models by TF Serving's REST and gRPC API, without TF Serving."""
     if (models is None) == (model_config_file is None):
-        raise ValueError("Give either --models or --model-config-file.")
+        raise UserError("Give either --models or --model-config-file.")
     if models is not None:
         if not models.is_dir():
-            raise ValueError(f"There is no directory {models}; `export` writes models.")
+            raise UserError(f"There is no directory {models}; `export` writes models.")
         config = functools.partial(repository.directory_config, models)
     else:
         config = functools.partial(_read_config, model_config_file)
@@ -144,11 +145,11 @@ def score(
 def _same_width(parts: list[np.ndarray]) -> list[np.ndarray]:
     widths = {part.shape[1] for part in parts}
     if len(widths) > 1:
-        raise ValueError(f"The files' rows have different lengths: {sorted(widths)}.")
+        raise UserError(f"The files' rows have different lengths: {sorted(widths)}.")
     return parts
 
 
 def _read_config(path: Path):
     if not path.is_file():
-        raise ValueError(f"There is no file {path}.")
+        raise UserError(f"There is no file {path}.")
     return repository.parse_config(path.read_text())

@@ -11,9 +11,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.errors import ServingError, invalid
-from serving.export import ABOUT
-from training.run import read_json
+from rws_keras.errors import UserError
+from rws_keras.serving.errors import ServingError, invalid
+from rws_keras.serving.export import ABOUT
+from rws_keras.training.run import read_json
 
 DEFAULT_SIGNATURE = "serving_default"
 _PREDICT = "tensorflow/serving/predict"
@@ -163,7 +164,7 @@ def _signature_defs(path: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
                 for name, definition in sorted(graph.signature_def.items())
                 if definition.method_name == _PREDICT
             }
-    raise ValueError(f"{path} has no graph for serving.")
+    raise UserError(f"{path} has no graph for serving.")
 
 
 def _shape(info: meta_graph_pb2.TensorInfo) -> list[int | None]:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from rws_keras.errors import UserError
+
 
 def configure(workers: str | None, worker: int | None) -> None:
     """Tells TensorFlow of the workers, by the variable `TF_CONFIG` that cluster managers set.
@@ -30,15 +32,15 @@ def configure(workers: str | None, worker: int | None) -> None:
     """
     if workers is None:
         if worker is not None:
-            raise ValueError("--worker needs --workers, the addresses of all workers.")
+            raise UserError("--worker needs --workers, the addresses of all workers.")
         return
     addresses = workers.split(",")
     for address in addresses:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
-            raise ValueError(f"--workers: expected HOST:PORT,HOST:PORT,…, got {address!r}.")
+            raise UserError(f"--workers: expected HOST:PORT,HOST:PORT,…, got {address!r}.")
     if worker is None or not 0 <= worker < len(addresses):
-        raise ValueError(
+        raise UserError(
             f"--worker must say which of the {len(addresses)} workers this is, 0 to "
             f"{len(addresses) - 1}; got {worker}."
         )

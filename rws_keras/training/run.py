@@ -23,8 +23,9 @@ from pathlib import Path
 import keras
 
 from rws_keras import HelmholtzMachine
-from training import recipe as recipes
-from training.recipe import Recipe
+from rws_keras.errors import UserError
+from rws_keras.training import recipe as recipes
+from rws_keras.training.recipe import Recipe
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
@@ -52,7 +53,7 @@ class Run:
         """
         run = cls(path)
         if run.exists():
-            raise ValueError(
+            raise UserError(
                 f"{run.path} holds a run already. Continue it with --resume, or choose another "
                 "directory with --run-dir."
             )
@@ -70,7 +71,7 @@ class Run:
         """
         run = cls(path)
         if not run.exists():
-            raise ValueError(
+            raise UserError(
                 f"{run.path} is not a run directory (it has no recipe.json). "
                 "`python -m training list` shows the runs."
             )
@@ -102,7 +103,7 @@ class Run:
             ValueError: If there is none, or its file is damaged.
         """
         if not self.best.exists():
-            raise ValueError(f"{self.path} has no trained machine yet: not one epoch has ended.")
+            raise UserError(f"{self.path} has no trained machine yet: not one epoch has ended.")
         return load_machine(self.best, "Train again, or restore the file.")
 
 
@@ -116,7 +117,7 @@ def load_machine(path: Path, advice: str) -> HelmholtzMachine:
         return keras.saving.load_model(path)
     except Exception as error:  # zipfile, h5py, json and Keras each have errors of their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise ValueError(f"The checkpoint {path} is damaged ({reason}). {advice}") from error
+        raise UserError(f"The checkpoint {path} is damaged ({reason}). {advice}") from error
 
 
 def provenance(seed: int, module: str = "training") -> dict:
@@ -151,7 +152,7 @@ def read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}.") from error
+        raise UserError(f"{path} cannot be read: {error}.") from error
 
 
 def write_json(path: Path, content: dict) -> None:

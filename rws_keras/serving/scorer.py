@@ -16,6 +16,7 @@ import tensorflow_probability as tfp
 
 from rws_keras import HelmholtzMachine
 from rws_keras.checks import check_positive_integer
+from rws_keras.errors import UserError
 from rws_keras.layers import FactorizedBernoulli
 from rws_keras.layers.distribution import draw_noise, split_noise
 from rws_keras.models.particles import LikelihoodEstimate, likelihood_from_sums, resample
@@ -60,7 +61,7 @@ class Scorer(tf.Module):
         options = {"num_particles": num_particles, "fast": fast, "accurate": accurate}
         for name, value in options.items():
             if not 2 <= check_positive_integer(value, name) <= MOST_PARTICLES:
-                raise ValueError(f"`{name}` must be from 2 to {MOST_PARTICLES:,}, got {value:,}.")
+                raise UserError(f"`{name}` must be from 2 to {MOST_PARTICLES:,}, got {value:,}.")
         self.num_particles = num_particles
         self.tiers = {
             "serving_default": num_particles,

@@ -19,10 +19,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from serving.api_key import check_key
-from serving.errors import ServingError, invalid
-from serving.predictor import Predictor, Target, check_names, check_shape
-from serving.servable import DEFAULT_SIGNATURE
+from rws_keras.serving.api_key import check_key
+from rws_keras.serving.errors import ServingError, invalid
+from rws_keras.serving.predictor import Predictor, Target, check_names, check_shape
+from rws_keras.serving.servable import DEFAULT_SIGNATURE
 
 _log = logging.getLogger(__name__)
 

@@ -15,10 +15,11 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from rws_keras import HelmholtzMachine
+from rws_keras.errors import UserError
 from rws_keras.models import pretrained
-from serving.scorer import Scorer
-from training.run import Run, write_json
-from zoo import publish as publishing
+from rws_keras.serving.scorer import Scorer
+from rws_keras.training.run import Run, write_json
+from rws_keras.zoo import publish as publishing
 
 ABOUT = "model.json"
 _NOT_BINARY = (
@@ -57,7 +58,7 @@ def export_preset(preset: Path, to: Path, name: str | None = None, **options) ->
     metadata = pretrained.read_metadata(preset / pretrained.METADATA)
     name = name or metadata["name"]
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
-        raise ValueError(f"{name!r} is no name for a model: letters, digits, ., - and _ only.")
+        raise UserError(f"{name!r} is no name for a model: letters, digits, ., - and _ only.")
     scorer = Scorer(HelmholtzMachine.from_preset(preset), **options)
     signatures = scorer.signatures()
     base = to / name

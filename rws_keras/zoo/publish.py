@@ -12,13 +12,14 @@ from pathlib import Path
 
 import keras
 
-from rws_keras import HelmholtzMachine, PresetError, datasets
+from rws_keras import HelmholtzMachine, PresetError, datasets, resources
+from rws_keras.errors import UserError
 from rws_keras.models import pretrained
-from training import fitting, reporting
-from training.run import Run, read_json, write_json
-from zoo import cards
+from rws_keras.training import fitting, reporting
+from rws_keras.training.run import Run, read_json, write_json
+from rws_keras.zoo import cards
 
-ZOO = Path(__file__).parent
+ZOO = resources.folder("zoo")
 CARD = "README.md"
 
 
@@ -37,7 +38,7 @@ def publish(run: Run, name: str, zoo: Path = ZOO) -> Path:
         ValueError: If the run is not finished, or the name is not a plain one.
     """
     if not re.fullmatch("[a-z0-9][a-z0-9_-]*", name):
-        raise ValueError(
+        raise UserError(
             f"{name!r} is no name for a preset: small letters, digits, - and _ are allowed."
         )
     metadata = {"format": pretrained.FORMAT, "name": name, **_measured(run)}

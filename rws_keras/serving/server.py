@@ -9,11 +9,12 @@ from collections.abc import Callable
 import uvicorn
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving import rest, rpc
-from serving.metrics import Metrics
-from serving.predictor import Limits, Predictor
-from serving.repository import Repository
-from serving.servable import Servable
+from rws_keras.errors import UserError
+from rws_keras.serving import rest, rpc
+from rws_keras.serving.metrics import Metrics
+from rws_keras.serving.predictor import Limits, Predictor
+from rws_keras.serving.repository import Repository
+from rws_keras.serving.servable import Servable
 
 # Requests that are being answered get so long when the server is told to end.
 GRACE_SECONDS = 30
@@ -62,7 +63,7 @@ def serve(
     try:
         grpc_port = grpc_server.add_insecure_port(f"{host}:{grpc_port}")
     except RuntimeError as error:
-        raise ValueError(f"Port {grpc_port} of {host} cannot be used for gRPC: {error}.") from error
+        raise UserError(f"Port {grpc_port} of {host} cannot be used for gRPC: {error}.") from error
     grpc_server.start()
     server = _Server(
         uvicorn.Config(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import grpc
 
-from serving.errors import ServingError
+from rws_keras.serving.errors import ServingError
 
 
 def check_key(headers: Mapping[str, str], key: str) -> None:

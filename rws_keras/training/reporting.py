@@ -10,9 +10,10 @@ import numpy as np
 
 from rws_keras import datasets
 from rws_keras.datasets import BinaryData
-from training.run import Run, read_json, write_json
+from rws_keras.errors import UserError
+from rws_keras.training.run import Run, read_json, write_json
 
-RESULTS = Path(__file__).with_name("results")
+RESULTS = Path("training") / "results"
 
 
 def report(run: Run, to: Path) -> Path:
@@ -45,7 +46,7 @@ def summary(run: Run) -> dict:
     """
     metrics = run.metrics
     if not metrics.get("evaluations"):
-        raise ValueError(f"{run.path} is not finished. Go on with it by `fit … --resume`.")
+        raise UserError(f"{run.path} is not finished. Go on with it by `fit … --resume`.")
     recipe = run.recipe
     data = datasets.load(recipe.dataset)
     about = read_json(run.path / "run.json")

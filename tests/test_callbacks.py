@@ -52,7 +52,7 @@ def test_curves_of_training_and_validation(logs):
 def test_gradient_norms_and_weights(logs):
     train = logs[0]
     norms = {tag for tag in train if tag.startswith("gradient_norm/")}
-    assert norms == {f"gradient_norm/{layer}" for layer in ("p_0", "p_1", "p_2", "q_0", "q_1")}
+    assert norms == {f"gradient_norm/{layer}" for layer in ("p_0", "p_1", "p_2", "q_1", "q_2")}
     assert all(value > 0 for tag in norms for value in train[tag].values())
     # A histogram's rows are left edge, right edge, count: 5 particles of 10 data.
     assert train["particles/normalized_weights"][2][:, 2].sum() == 50

@@ -77,7 +77,8 @@ def test_gradients_equal_the_plain_ones_given_the_same_noise(family, updates, bi
     gradients, _ = compiled(machine, x, noise)
     # Compiled too: a unit of noise within rounding of its probability could else fall on
     # either side.
-    draws = tf.function(objective.draw, jit_compile=True)(machine, x, noise)
+    named = objective.split(machine, len(x), noise)
+    draws = tf.function(objective.draw, jit_compile=True)(machine, x, named)
     expected = plain_gradients(machine, objective, x, draws)
     for variable, ours, plain in zip(machine.trainable_variables, gradients, expected, strict=True):
         scale = np.abs(plain).max() + 1e-3

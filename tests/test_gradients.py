@@ -178,7 +178,8 @@ def test_number_of_dreams():
 
     def dream(**arguments):
         objective = ReweightedWakeSleep(3, **arguments)
-        return objective.draw(machine, x, objective.noise(machine, len(x), 1)).dream
+        noise = objective.noise(machine, len(x), 1)
+        return objective.draw(machine, x, objective.split(machine, len(x), noise)).dream
 
     assert dream()[0].shape == [2, 4]
     assert dream(num_dreams=7)[0].shape == [7, 4]
@@ -240,7 +241,8 @@ def test_wake_sleep_is_the_delta_rule_of_1995():
         }
 
     wake = [x, *(latent.numpy()[0] for latent in particles.latents), None]
-    dream_x, dream_latents = objective.draw(machine, tf.constant(x), noise).dream
+    named = objective.split(machine, len(x), noise)
+    dream_x, dream_latents = objective.draw(machine, tf.constant(x), named).dream
     dream = [dream_x.numpy(), *(latent.numpy() for latent in dream_latents)]
     expected = {}
     for index, layer in enumerate(machine.p_layers):

@@ -9,7 +9,7 @@ from exact import FAMILIES, all_vectors
 from scipy import stats
 
 from rws_keras import layers
-from rws_keras.layers.distribution import uniform_noise
+from rws_keras.layers.noise import uniform_noise
 
 tfd = tfp.distributions
 
@@ -213,7 +213,7 @@ def test_parallel_logits_and_sampling_loop_equal_unit_by_unit(family, units, bin
     expected = reference_logits(layer, value, given)
     np.testing.assert_allclose(distribution.conditional_logits(value), expected, atol=1e-4)
 
-    noise = uniform_noise([8, units], 5)
+    noise = uniform_noise((8, units), 5)
     sample, _ = distribution.sample_from_noise(noise)
     expected = 1 / (1 + np.exp(-reference_logits(layer, sample.numpy(), given)))
     # Where the noise is not within rounding of the threshold the sample is determined.
@@ -278,7 +278,7 @@ def test_units_of_vanishing_probability_are_never_drawn():
 def test_common_noise_is_shared_by_the_rows(binary):
     layer = make("nade", 5, 3)
     given = np.repeat(binary(1, 3), 4, axis=0)
-    noise = uniform_noise([10, 1, 5], 0)
+    noise = uniform_noise((10, 1, 5), 0)
     sample, log_prob = layer.distribution(given).sample_from_noise(noise)
     assert sample.shape == [10, 4, 5]
     np.testing.assert_array_equal(sample, np.repeat(sample[:, :1], 4, axis=1))

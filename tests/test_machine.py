@@ -50,9 +50,11 @@ def test_shapes(family, binary):
     samples = machine.sample(7, seed=0)
     assert samples.x.shape == samples.mean.shape == [7, 12]
     assert [latent.shape for latent in samples.latents] == [[7, 8], [7, 4]]
-    for value in machine.log_likelihood(x, 10, seed=0):
+    *estimate, num_particles = machine.log_likelihood(x, 10, seed=0)
+    for value in estimate:
         assert value.shape == [6]
         assert value.dtype == tf.float32
+    np.testing.assert_array_equal(num_particles, np.full(6, 10))
     assert [mean.shape for mean in machine.posterior_mean(x, 10, seed=0)] == [[6, 8], [6, 4]]
     reconstruction = machine.reconstruct(x, 10, seed=0).numpy()
     assert reconstruction.shape == (6, 12)
@@ -224,7 +226,7 @@ def test_streaming_equals_one_chunk(binary, monkeypatch):
 
     machine, x = make(), binary(3, 12)
     monkeypatch.setattr(streaming, "ROWS_IN_FLIGHT", 30)
-    chunks = machine._stream(tf.constant(x), 95, tf.constant([0, 0]))[0]
+    chunks = machine.estimate(tf.constant(x), 95, tf.constant([0, 0]))
     # The chunks' particles, put together by hand: nine chunks of ten, one of five.
     weights = []
     for done in range(0, 95, 10):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import keras
@@ -9,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras.callbacks.images import tile_images
-from rws_keras.checks import check_binary
+from rws_keras.checks import check_integer, check_positive_integer
+from rws_keras.errors import UserError
 
 # Where a curve is shown: the part before the slash is TensorBoard's group. Groups are sorted
 # by name and only the first ones are open, so the likelihood's comes first.
@@ -26,8 +28,11 @@ class TensorBoard(keras.callbacks.Callback):
     Curves of the log-likelihood, the ELBO, the effective sample size, and the KL and
     entropy of each latent layer, for training and validation side by side; the gradient
     norm of each layer and a histogram of the normalised importance weights on the
-    monitored data; and, where the data are images, samples from P, reconstructions and
-    the receptive fields of the first P layer. The hyper-parameters go to the HParams tab.
+    monitored data; the weights of the objective, where it has any; and, where the data are
+    images, samples from P, reconstructions and, if the lowest P layer has a kernel, its
+    receptive fields. Layers are called `p_0 … p_L` and `q_1 … q_L` after the units that they
+    give, as in `machine.summary()`. The hyper-parameters go to the HParams tab, under the
+    name of the run and beside its log-likelihoods.
 
     Args:
         log_dir: Directory of the logs; `train` and `validation` are made below it.
@@ -35,7 +40,9 @@ class TensorBoard(keras.callbacks.Callback):
             split; without them neither norms, histogram nor reconstructions are logged.
         image_shape: `(height, width)` if the data are images.
         hyperparameters: Dict of names to numbers, strings or bools.
-        num_images: How many samples, reconstructions and receptive fields to show.
+        run_name: What the HParams tab calls the run; the name of `log_dir` by default.
+        num_images: Positive integer: how many samples, images (data and reconstructions taken
+            together, at least one pair) and receptive fields to show.
         seed: Integer, seeds what is drawn for the logs: samples share their noise from
             epoch to epoch, so that one sees them change.
 
@@ -54,30 +61,54 @@ class TensorBoard(keras.callbacks.Callback):
         hyperparameters: dict | None = None,
         num_images: int = 64,
         seed: int = 0,
+        run_name: str | None = None,
     ):
         super().__init__()
+        if run_name is not None and not hyperparameters:
+            raise UserError("`run_name` has no effect without `hyperparameters`.")
         self.log_dir = os.fspath(log_dir)
+        self.run_name = run_name or os.path.basename(os.path.abspath(self.log_dir))
         self.x = x
         self.image_shape = image_shape
         self.hyperparameters = hyperparameters
-        self.num_images = num_images
-        self.seed = seed
+        self.num_images = check_positive_integer(num_images, "num_images")
+        self.seed = check_integer(seed, "seed")
 
     def on_train_begin(self, logs=None):
+        machine = self.model
+        if self.image_shape is not None and math.prod(self.image_shape) != machine.visible_units:
+            raise UserError(
+                f"`image_shape` {tuple(self.image_shape)} does not have the machine's "
+                f"{machine.visible_units} visible units."
+            )
         self._writers = {
             split: tf.summary.create_file_writer(os.path.join(self.log_dir, split))
             for split in ("train", "validation")
         }
         if self.x is not None:
-            self.x = check_binary(self.x, self.model.visible_units)
-            objective = self.model.objective
-            noise = objective.noise(self.model, len(self.x), self.seed)
-            self._gradients = tf.function(lambda: objective.gradients(self.model, self.x, noise))
+            self.x = machine.check_data(self.x)
+            # Traced once for each combination of the objective's settings, such as K.
+            self._gradients = tf.function(self._monitor, autograph=False)
         if self.hyperparameters:
-            from tensorboard.plugins.hparams import api as hparams
+            self._log_hyperparameters()
 
-            with self._writers["train"].as_default():
-                hparams.hparams(self.hyperparameters)
+    def _monitor(self, settings):
+        del settings
+        objective = self.model.objective
+        noise = objective.noise(self.model, len(self.x), self.seed)
+        return objective.gradients(self.model, self.x, noise)
+
+    def _log_hyperparameters(self):
+        from tensorboard.plugins.hparams import api as hparams
+
+        metrics = [
+            hparams.Metric(_TAGS["log_likelihood"], group=split, display_name=f"{split} (nats)")
+            for split in ("validation", "train")
+        ]
+        parameters = [hparams.HParam(name) for name in self.hyperparameters]
+        with tf.summary.create_file_writer(self.log_dir).as_default():
+            hparams.hparams_config(parameters, metrics)
+            hparams.hparams(self.hyperparameters, trial_id=self.run_name)
 
     def on_epoch_end(self, epoch, logs=None):
         step = epoch + 1
@@ -106,31 +137,39 @@ class TensorBoard(keras.callbacks.Callback):
             writer.close()
 
     def _log_gradients(self):
-        machine = self.model
-        gradients, particles = self._gradients()
+        machine, objective = self.model, self.model.objective
+        gradients, particles = self._gradients(objective.current_settings)
         by_variable = dict(zip(map(id, machine.trainable_variables), gradients, strict=True))
-        for stack, name in [(machine.p_layers, "p"), (machine.q_layers, "q")]:
-            for index, layer in enumerate(stack):
-                own = [by_variable[id(v)] for v in layer.trainable_variables]
-                if own:
-                    tf.summary.scalar(f"gradient_norm/{name}_{index}", tf.linalg.global_norm(own))
+        layers = {
+            **{f"p_{level}": layer for level, layer in enumerate(machine.p_layers)},
+            **{f"q_{level}": layer for level, layer in enumerate(machine.q_layers, start=1)},
+            "objective": objective,
+        }
+        for name, layer in layers.items():
+            own = [by_variable[id(v)] for v in layer.trainable_variables if id(v) in by_variable]
+            if own:
+                tf.summary.scalar(f"gradient_norm/{name}", tf.linalg.global_norm(own))
+        for variable in objective.variables:
+            tf.summary.histogram(f"objective/{variable.path}", variable.value)
         tf.summary.histogram("particles/normalized_weights", particles.normalized_weights)
 
     def _log_images(self):
         machine, count = self.model, self.num_images
         self._image("samples_from_p", machine.sample(count, seed=self.seed).mean)
         if self.x is not None:
-            x = self.x[: count // 2]
+            x = self.x[: max(count // 2, 1)]
             means = machine.reconstruct(x, num_particles=10, seed=self.seed)
             pairs = np.stack([x, means], axis=1).reshape(-1, x.shape[1])
             self._image("data_and_reconstructions", pairs)
-        self._image("receptive_fields_of_p", receptive_fields(machine, count))
+        fields = receptive_fields(machine, count)
+        if fields is not None:
+            self._image("receptive_fields_of_p", fields)
 
     def _image(self, tag, rows):
         tf.summary.image(f"images/{tag}", tile_images(rows, self.image_shape)[None])
 
 
-def receptive_fields(machine, count: int) -> np.ndarray:
+def receptive_fields(machine, count: int) -> np.ndarray | None:
     """The strongest weights into the visible layer, one row a unit that feeds it.
 
     Args:
@@ -139,9 +178,13 @@ def receptive_fields(machine, count: int) -> np.ndarray:
 
     Returns:
         Array `[count, visible]` in [0, 1]: 0.5 stands for a weight of zero, and each row's
-        largest weight is 0 or 1.
+        largest weight is 0 or 1. `None` where the visible layer has no kernel
+        `[units, visible]`.
     """
-    kernel = keras.ops.convert_to_numpy(machine.p_layers[0].kernel)
+    kernel = getattr(machine.p_layers[0], "kernel", None)
+    if kernel is None or len(kernel.shape) != 2 or kernel.shape[1] != machine.visible_units:
+        return None
+    kernel = keras.ops.convert_to_numpy(kernel)
     kernel = kernel[np.argsort(-np.linalg.norm(kernel, axis=1))[:count]]
     return 0.5 + 0.5 * kernel / np.maximum(np.abs(kernel).max(axis=1, keepdims=True), 1e-12)
 

@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras.layers.distribution import BinaryDistribution
+from rws_keras.layers.bernoulli import BinaryDistribution
+from rws_keras.layers.registry import register_family
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 
 # Units drawn in one turn of the sampling loop. Within a block each unit updates only the
@@ -65,18 +66,19 @@ class AutoregressiveBernoulli(BinaryDistribution):
         units = self.kernel.shape[0]
         noise = tf.reshape(tf.broadcast_to(noise, shape), [-1, units])
         shift = tf.reshape(tf.broadcast_to(self.shift, shape), [-1, units])
-        logits = _logits_in_order(noise, shift, self.kernel)
+        logits = _logits_in_order(noise, shift, self.kernel, units)
         value = tf.cast(noise < tf.sigmoid(logits), tf.float32)
         return tf.reshape(value, shape), tf.reshape(logits, shape)
 
 
-@tf.function(autograph=False)
-def _logits_in_order(noise, shift, kernel):
+@tf.function(autograph=False, reduce_retracing=True)
+def _logits_in_order(noise, shift, kernel, units):
     """Logits `[R, D]` on the path of a sample that uniform noise `[R, D]` drives.
 
-    All sizes but R are static, all slices of static size: XLA compiles the loops.
+    All sizes but R are static, all slices of static size: XLA compiles the loops. The number
+    of units is an argument too, so that calls with other numbers of rows share a trace and
+    layers of other sizes do not.
     """
-    units = kernel.shape[0]
     blocks = -(-units // _BLOCK)
     padding = blocks * _BLOCK - units
     # The unit's axis comes first: a unit's row is then contiguous. A padding unit has no
@@ -115,6 +117,7 @@ def _logits_in_order(noise, shift, kernel):
     return tf.transpose(tf.reshape(path.stack(), tf.shape(noise))[:units])
 
 
+@register_family("arsbn", label="AR-SBN")
 @keras.saving.register_keras_serializable(package="rws_keras")
 class ARSBN(StochasticLayer):
     """Autoregressive sigmoid belief layer: `σ(U_i y + W_{i,<i} x_{<i} + b_i)`.

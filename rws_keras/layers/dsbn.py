@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 import keras
 
+from rws_keras.checks import check_positive_integer
+from rws_keras.layers.registry import register_family
 from rws_keras.layers.sbn import FactorizedBernoulli
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 
 
+@register_family("dsbn", label="DSBN")
 @keras.saving.register_keras_serializable(package="rws_keras")
 class DSBN(StochasticLayer):
     """Sigmoid belief layer after a deterministic hidden layer.
@@ -37,7 +40,11 @@ class DSBN(StochasticLayer):
         **kwargs,
     ):
         super().__init__(units, **kwargs)
-        self.hidden_units = int(hidden_units or self.units)
+        self.hidden_units = (
+            self.units
+            if hidden_units is None
+            else check_positive_integer(hidden_units, "hidden_units")
+        )
         self.activation = keras.activations.get(activation)
 
     def _build(self, given_units):

@@ -6,7 +6,9 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras.layers.distribution import BinaryDistribution
+from rws_keras.checks import check_positive_integer
+from rws_keras.layers.bernoulli import BinaryDistribution
+from rws_keras.layers.registry import register_family
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 
 # Units evaluated together. The hidden activations of a block take R x _BLOCK x H floats,
@@ -64,13 +66,17 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
     def conditional_logits(self, value: tf.Tensor) -> tf.Tensor:
         batch = tf.broadcast_dynamic_shape(tf.shape(value)[:-1], tf.shape(self.hidden_shift)[:-1])
         value, hidden_shift = _flatten_rows(batch, value, self.hidden_shift)
-        logits = _hidden_logits(value, hidden_shift, self.encoder, self.decoder)
+        logits = _hidden_logits(
+            value, hidden_shift, self.encoder, self.decoder, *self.encoder.shape
+        )
         return self.shift + _unflatten_rows(batch, logits)
 
     def _ancestral_sample(self, noise):
         batch = tf.broadcast_dynamic_shape(tf.shape(noise)[:-1], self.batch_shape_tensor())
         noise, shift, hidden_shift = _flatten_rows(batch, noise, self.shift, self.hidden_shift)
-        value, logits = _sample_in_order(noise, shift, hidden_shift, self.encoder, self.decoder)
+        value, logits = _sample_in_order(
+            noise, shift, hidden_shift, self.encoder, self.decoder, *self.encoder.shape
+        )
         return _unflatten_rows(batch, value), _unflatten_rows(batch, logits)
 
 
@@ -87,15 +93,15 @@ def _unflatten_rows(batch, rows):
     return tf.reshape(rows, tf.concat([batch, tf.shape(rows)[-1:]], axis=0))
 
 
-@tf.function(autograph=False)
-def _hidden_logits(value, hidden_shift, encoder, decoder):
+@tf.function(autograph=False, reduce_retracing=True)
+def _hidden_logits(value, hidden_shift, encoder, decoder, units, hidden_units):
     """`V_i σ(c + Σ_{j<i} W_j x_j)` of all units, `[R, D]`, block by block.
 
     The backward pass computes the hidden activations of a block anew instead of keeping
     them, so both passes hold one block at a time. All sizes but R are static, all slices of
-    static size: XLA compiles the loops.
+    static size: XLA compiles the loops. The sizes are arguments too, so that calls with other
+    numbers of rows share a trace and layers of other sizes do not.
     """
-    units, hidden = encoder.shape
     blocks = -(-units // _BLOCK)
     padding = blocks * _BLOCK - units
     earlier = tf.linalg.band_part(tf.ones([_BLOCK, _BLOCK]), -1, 0) - tf.eye(_BLOCK)
@@ -119,7 +125,7 @@ def _hidden_logits(value, hidden_shift, encoder, decoder):
         def activations(x, w, before):
             """The units j of the block before unit i, `[R i, j]`, and σ(a_i), `[R, i, H]`."""
             within = tf.reshape(x[:, None, :] * earlier, [-1, _BLOCK])
-            a = before[:, None, :] + tf.reshape(tf.matmul(within, w), [-1, _BLOCK, hidden])
+            a = before[:, None, :] + tf.reshape(tf.matmul(within, w), [-1, _BLOCK, hidden_units])
             return within, tf.sigmoid(a)
 
         def forward(block, before, logits):
@@ -149,7 +155,7 @@ def _hidden_logits(value, hidden_shift, encoder, decoder):
                 d_a = g * v * s * (1.0 - s)
                 # W_j acts on every later unit: those of this block and, through
                 # `d_later`, those of the blocks behind it.
-                d_w = tf.matmul(within, tf.reshape(d_a, [-1, hidden]), transpose_a=True)
+                d_w = tf.matmul(within, tf.reshape(d_a, [-1, hidden_units]), transpose_a=True)
                 d_w += tf.matmul(x, d_later, transpose_a=True)
                 return (
                     block - 1,
@@ -160,7 +166,7 @@ def _hidden_logits(value, hidden_shift, encoder, decoder):
                 )
 
             def per_block():
-                return tf.TensorArray(tf.float32, blocks, element_shape=[_BLOCK, hidden])
+                return tf.TensorArray(tf.float32, blocks, element_shape=[_BLOCK, hidden_units])
 
             _, _, d_shift, d_encoder, d_decoder = tf.while_loop(
                 lambda block, *_: block >= 0,
@@ -173,8 +179,8 @@ def _hidden_logits(value, hidden_shift, encoder, decoder):
             return (
                 None,
                 d_shift,
-                tf.reshape(d_encoder.stack(), [-1, hidden])[:units],
-                tf.reshape(d_decoder.stack(), [-1, hidden])[:units],
+                tf.reshape(d_encoder.stack(), [-1, hidden_units])[:units],
+                tf.reshape(d_decoder.stack(), [-1, hidden_units])[:units],
             )
 
         return logits, gradient
@@ -182,10 +188,9 @@ def _hidden_logits(value, hidden_shift, encoder, decoder):
     return logits_of(value, hidden_shift, encoder, decoder)
 
 
-@tf.function(autograph=False)
-def _sample_in_order(noise, shift, hidden_shift, encoder, decoder):
+@tf.function(autograph=False, reduce_retracing=True)
+def _sample_in_order(noise, shift, hidden_shift, encoder, decoder, units, hidden_units):
     """Draws `[R, D]` units in order; returns the sample and the logits on its path."""
-    units = encoder.shape[0]
     noise, shift = tf.transpose(noise), tf.transpose(shift)
 
     def draw_unit(i, hidden, logits):
@@ -204,6 +209,7 @@ def _sample_in_order(noise, shift, hidden_shift, encoder, decoder):
     return tf.transpose(value), tf.transpose(logits)
 
 
+@register_family("nade", label="NADE")
 @keras.saving.register_keras_serializable(package="rws_keras")
 class NADE(StochasticLayer):
     """Conditional NADE layer.
@@ -225,7 +231,11 @@ class NADE(StochasticLayer):
 
     def __init__(self, units: int, hidden_units: int | None = None, **kwargs):
         super().__init__(units, **kwargs)
-        self.hidden_units = int(hidden_units or self.units)
+        self.hidden_units = (
+            self.units
+            if hidden_units is None
+            else check_positive_integer(hidden_units, "hidden_units")
+        )
 
     def _build(self, given_units):
         if given_units is not None:

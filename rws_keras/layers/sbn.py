@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras.layers.distribution import BinaryDistribution
+from rws_keras.layers.bernoulli import BinaryDistribution
+from rws_keras.layers.registry import register_family
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 
 
@@ -21,6 +22,8 @@ class FactorizedBernoulli(BinaryDistribution):
         validate_args: Whether to check that values are binary.
         name: Name of the distribution.
     """
+
+    units_are_independent = True
 
     def __init__(
         self, logits: tf.Tensor, validate_args: bool = False, name: str = "FactorizedBernoulli"
@@ -61,6 +64,7 @@ class FactorizedBernoulli(BinaryDistribution):
         )
 
 
+@register_family("sbn", label="SBN")
 @keras.saving.register_keras_serializable(package="rws_keras")
 class SBN(StochasticLayer):
     """Sigmoid belief layer: `p(x_i = 1 | y) = σ(W_i y + b_i)`.

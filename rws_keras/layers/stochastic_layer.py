@@ -4,33 +4,52 @@ from __future__ import annotations
 
 import keras
 import tensorflow as tf
+import tensorflow_probability as tfp
 
+from rws_keras.checks import BINARY, Support, check_data, check_positive_integer
 from rws_keras.errors import UserError
-from rws_keras.layers.distribution import BinaryDistribution
+from rws_keras.layers.distribution import NoiseDrivenDistribution
 
 Initializer = str | dict | keras.initializers.Initializer
 
 
 class StochasticLayer(keras.layers.Layer):
-    """A layer of binary stochastic units: a conditional distribution as a Keras layer.
+    """A layer of stochastic units: a conditional distribution as a Keras layer.
 
-    A subclass creates its weights in `_build(given_units)` and returns its distribution
-    from `_distribution(given)`. A layer built without a parent is a prior: it has
-    distribution parameters of its own and takes no input.
+    A subclass returns its distribution from `_distribution(given)`, one that uniform noise can
+    drive (`NoiseDrivenDistribution`), such as `FactorizedBernoulli` or `DiagonalGaussian`. It
+    creates weights of its own in `_build(given_units)`; Keras layers that it holds build
+    themselves when they are first called. Where the units are not binary it states in the
+    class attribute `support` what values they take.
+
+    A layer built without a parent is a prior: it has distribution parameters of its own and
+    takes no input.
 
     Args:
-        units: Positive integer, the number of binary units `D`.
+        units: Positive integer, the number of units `D`.
         kernel_initializer: Initializer of the weights from the parents.
         bias_initializer: Initializer of the biases.
 
     Example:
     ```python
-    layer = rws_keras.layers.SBN(200)
-    posterior = layer.distribution(x)             # x: [N, 784]
-    h = posterior.sample(5, seed=0)               # [5, N, 200]
-    log_prob = posterior.log_prob(h)              # [5, N], nats
+    class Deep(rws_keras.layers.StochasticLayer):
+        def __init__(self, units, **kwargs):
+            super().__init__(units, **kwargs)
+            self.network = keras.Sequential(
+                [keras.layers.Dense(30, "relu"), keras.layers.Dense(units)]
+            )
+
+        def _distribution(self, given):
+            return rws_keras.layers.FactorizedBernoulli(self.network(given))
+
+    layer = Deep(4)
+    posterior = layer.distribution(keras.ops.ones((2, 6)))    # parents [2, 6]
+    h = posterior.sample(5, seed=0)                           # [5, 2, 4]
+    log_prob = posterior.log_prob(h)                          # [5, 2], nats
     ```
     """
+
+    support: Support = BINARY
 
     def __init__(
         self,
@@ -40,11 +59,7 @@ class StochasticLayer(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if isinstance(units, bool) or int(units) != units or units < 1:
-            raise UserError(
-                f"{type(self).__name__} needs `units` to be a positive integer, got {units!r}."
-            )
-        self.units = int(units)
+        self.units = check_positive_integer(units, f"units` of `{type(self).__name__}")
         self.given_units = None
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
@@ -61,7 +76,7 @@ class StochasticLayer(keras.layers.Layer):
             given_shape: Shape of the parent vector, `(..., parent units)`, or `None` to
                 make the layer a prior.
         """
-        given_units = None if given_shape is None else given_shape[-1]
+        given_units = None if given_shape is None else int(given_shape[-1])
         if self.built:
             if given_units != self.given_units:
                 raise UserError(
@@ -75,17 +90,18 @@ class StochasticLayer(keras.layers.Layer):
         self.built = True
 
     def _build(self, given_units: int | None) -> None:
-        raise NotImplementedError
+        """Creates the weights; `given_units` is `None` for a prior. None by default."""
 
-    def _distribution(self, given: tf.Tensor | None) -> BinaryDistribution:
-        raise NotImplementedError
+    def _distribution(self, given: tf.Tensor | None) -> NoiseDrivenDistribution:
+        """The distribution given float parents `[..., parent units]`, or `None`."""
+        raise NotImplementedError(f"{type(self).__name__} does not override `_distribution`.")
 
-    def distribution(self, given: tf.Tensor | None = None) -> BinaryDistribution:
+    def distribution(self, given: tf.Tensor | None = None) -> NoiseDrivenDistribution:
         """The distribution of the units given their parents.
 
         Args:
-            given: Binary parents `[..., parent units]` with any number of leading
-                dimensions, or `None` if the layer is a prior.
+            given: Parents `[..., parent units]` with any number of leading dimensions, or
+                `None` if the layer is a prior.
 
         Returns:
             A `tfp.distributions.Distribution` of event shape `[units]` whose batch shape
@@ -104,6 +120,43 @@ class StochasticLayer(keras.layers.Layer):
         if not self.built or (None if given is None else given_shape[-1]) != self.given_units:
             self.build(given_shape)
         return self._distribution(given)
+
+    def check_contract(self) -> None:
+        """Checks that a built layer's distribution is what a machine needs.
+
+        Raises:
+            UserError: If it cannot be driven by noise, or is not over `units` units.
+        """
+        given = None if self.given_units is None else tf.zeros([1, self.given_units])
+        distribution = self.distribution(given)
+        name = f"The distribution of layer '{self.name}' ({type(self).__name__})"
+        if not isinstance(distribution, NoiseDrivenDistribution):
+            raise UserError(
+                f"{name} is a {type(distribution).__name__}, which uniform noise cannot drive. "
+                "Return a rws_keras.layers.FactorizedBernoulli or DiagonalGaussian, or derive "
+                "one from rws_keras.layers.NoiseDrivenDistribution."
+            )
+        if distribution.event_shape != [self.units]:
+            raise UserError(
+                f"{name} must be over {self.units} units: its event shape must be "
+                f"[{self.units}], got {distribution.event_shape}."
+            )
+
+    @property
+    def is_reparameterized(self) -> bool:
+        """Whether gradients flow through the samples of a built layer."""
+        given = None if self.given_units is None else tf.zeros([1, self.given_units])
+        kind = self.distribution(given).reparameterization_type
+        return kind == tfp.distributions.FULLY_REPARAMETERIZED
+
+    def check_data(self, x: object) -> tf.Tensor:
+        """Returns data for these units as a float32 tensor `[N, units]`.
+
+        Raises:
+            UserError: If they are not of that shape, or hold values that the units cannot
+                take; see `rws_keras.checks.check_data`.
+        """
+        return check_data(x, self.units, self.support)
 
     def call(self, given: tf.Tensor) -> tf.Tensor:
         """Draws one sample `[..., units]` given parents `[..., parent units]`."""

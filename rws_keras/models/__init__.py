@@ -3,6 +3,7 @@
 from rws_keras.models.helmholtz_machine import HelmholtzMachine
 from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples, Statistics
 from rws_keras.models.pretrained import PresetError, presets
+from rws_keras.models.scorer import Scorer
 
 __all__ = [
     "HelmholtzMachine",
@@ -10,6 +11,7 @@ __all__ = [
     "Particles",
     "PresetError",
     "Samples",
+    "Scorer",
     "Statistics",
     "presets",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 from collections.abc import Sequence
 
 import keras
@@ -11,24 +13,29 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras import layers
-from rws_keras.checks import check_binary, check_positive_integer
+from rws_keras.checks import check_integer, check_positive_integer
 from rws_keras.errors import UserError
-from rws_keras.layers.distribution import draw_noise, split_noise, stateless_seed
-from rws_keras.models import pretrained
-from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples
+from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
+from rws_keras.layers.registry import Family
+from rws_keras.layers.stack import Stack, check_layers
+from rws_keras.models import accuracy, pretrained
+from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples, Statistics
+from rws_keras.models.saved_model import write_saved_model
+from rws_keras.models.scorer import Scorer
 from rws_keras.models.streaming import stream_particles
-from rws_keras.models.trainer import MachineTrainer
+from rws_keras.models.trainer import Trainer
+from rws_keras.suggestions import did_you_mean
 
 Data = np.ndarray | tf.Tensor
-Seed = int | tf.Tensor | None
 
 
 @keras.saving.register_keras_serializable(package="rws_keras")
-class HelmholtzMachine(MachineTrainer):
-    """A deep directed model of binary data with binary latents.
+class HelmholtzMachine(Trainer):
+    """A deep directed model of data with latents of one kind or another.
 
     The generative model is `p(x, h) = p(h_L) Π p(h_{l-1} | h_l)` with `h_0 = x`, the
-    inference model `q(h | x) = Π q(h_l | h_{l-1})`.
+    inference model `q(h | x) = Π q(h_l | h_{l-1})`. Layers without a name of their own are
+    called `p_0 … p_L` and `q_1 … q_L`, after the units that they give: 0 are the visible ones.
 
     Args:
         p_layers: Stochastic layers of P, bottom first: the first gives the visible units,
@@ -58,15 +65,31 @@ class HelmholtzMachine(MachineTrainer):
         q_layers: Sequence[layers.StochasticLayer],
         seed: int | None = None,
         name: str | None = None,
-        **kwargs,
     ):
-        super().__init__(name=name, **kwargs)
-        self.p_layers = list(p_layers)
-        self.q_layers = list(q_layers)
-        self._build_layers()
+        seed = None if seed is None else check_integer(seed, "seed")
+        super().__init__(len(q_layers), seed, name)
         self.seed = seed
-        self._prepare_training(len(self.q_layers), seed)
-        self._estimate = tf.function(self._stream, reduce_retracing=True, autograph=False)
+        self.p_layers = check_layers(p_layers, "p_layers")
+        self.q_layers = check_layers(q_layers, "q_layers")
+        self._check_stacks()
+        _name_layers(self.p_layers, "p", first=0)
+        _name_layers(self.q_layers, "q", first=1)
+        self.p.build()
+        self.q.build(self.visible_units)
+        signature = (
+            tf.TensorSpec([None, self.visible_units], tf.float32),
+            tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([2], tf.int32),
+        )
+        # One trace each, for any number of data and of particles.
+        self._sums, self._latent_means, self._visible_means = (
+            tf.function(function, input_signature=signature, autograph=False)
+            for function in (
+                lambda *arguments: stream_particles(self, *arguments)[0],
+                functools.partial(stream_particles, self, expectation_of=_latents),
+                functools.partial(stream_particles, self, expectation_of=self._visible),
+            )
+        )
         self.built = True
 
     @classmethod
@@ -74,9 +97,9 @@ class HelmholtzMachine(MachineTrainer):
         cls,
         visible: int,
         latents: Sequence[int],
-        p: str | dict | Sequence = "sbn",
-        q: str | dict | Sequence = "sbn",
-        prior: str | dict | None = None,
+        p: Family | Sequence[Family] = "sbn",
+        q: Family | Sequence[Family] = "sbn",
+        prior: Family | None = None,
         seed: int | None = None,
         name: str | None = None,
     ) -> HelmholtzMachine:
@@ -85,9 +108,9 @@ class HelmholtzMachine(MachineTrainer):
         Args:
             visible: The number of visible units.
             latents: The sizes of the latent layers, bottom first.
-            p: Family of the conditional P layers: `"sbn"`, `"dsbn"`, `"arsbn"` or
-                `"nade"`, a dict with further arguments (see `layers.get`), or a list with
-                one of these for each layer, bottom first.
+            p: Family of the conditional P layers: `"sbn"`, `"dsbn"`, `"arsbn"`, `"nade"`,
+                `"gaussian"`, a dict with further arguments, a class or a layer (see
+                `layers.get`), or a list with one of these for each layer, bottom first.
             q: Family of the Q layers, likewise.
             prior: Family of the prior; P's (of its top layer) by default.
             seed: Seeds the sampling in `fit`.
@@ -97,27 +120,31 @@ class HelmholtzMachine(MachineTrainer):
             A built `HelmholtzMachine`.
 
         Raises:
-            ValueError: If a size is not a positive integer or a family is unknown.
+            UserError: If a size is not a positive integer or a family is unknown.
 
         Example:
         ```python
-        HelmholtzMachine.from_sizes(784, [200, 200, 200])
-        HelmholtzMachine.from_sizes(784, [250], p="nade", q="nade")
+        rws_keras.HelmholtzMachine.from_sizes(784, [200, 200, 200])
+        rws_keras.HelmholtzMachine.from_sizes(784, [250], p="nade", q="nade")
+        rws_keras.HelmholtzMachine.from_sizes(784, [50], q="gaussian", prior="gaussian")   # a VAE
         ```
         """
-        if isinstance(latents, int):
-            latents = [latents]
+        latents = [latents] if np.ndim(latents) == 0 else list(latents)
         if not latents:
             raise UserError("`latents` must name at least one latent layer, got none.")
-        sizes = [
-            check_positive_integer(size, name)
-            for size, name in [(visible, "visible"), *((size, "latents") for size in latents)]
-        ]
+        visible = check_positive_integer(visible, "visible")
+        latents = [check_positive_integer(size, "latents") for size in latents]
         p, q = (_one_per_layer(spec, len(latents), name) for spec, name in [(p, "p"), (q, "q")])
         p = [*p, p[-1] if prior is None else prior]
         return cls(
-            [layers.get(family, size) for family, size in zip(p, sizes, strict=True)],
-            [layers.get(family, size) for family, size in zip(q, sizes[1:], strict=True)],
+            [
+                layers.get(family, size, f"p_{level}")
+                for level, (family, size) in enumerate(zip(p, [visible, *latents], strict=True))
+            ],
+            [
+                layers.get(family, size, f"q_{level}")
+                for level, (family, size) in enumerate(zip(q, latents, strict=True), start=1)
+            ],
             seed=seed,
             name=name,
         )
@@ -159,30 +186,41 @@ class HelmholtzMachine(MachineTrainer):
             raise pretrained.PresetError(f"{folder} does not hold a machine: {reason}.") from error
         return machine
 
-    def _build_layers(self) -> None:
-        for stack, name in [(self.p_layers, "p_layers"), (self.q_layers, "q_layers")]:
-            for layer in stack:
-                if not isinstance(layer, layers.StochasticLayer):
-                    raise UserError(
-                        f"`{name}` takes stochastic layers (rws_keras.layers), got {layer!r}."
-                    )
+    def _check_stacks(self):
         if len(self.p_layers) != len(self.q_layers) + 1 or not self.q_layers:
             raise UserError(
                 "Q needs one layer for each latent layer of P, and P one layer more, its "
                 f"prior; got {len(self.p_layers)} P layers and {len(self.q_layers)} Q layers."
             )
-        p_sizes = [layer.units for layer in self.p_layers]
-        q_sizes = [layer.units for layer in self.q_layers]
-        if p_sizes[1:] != q_sizes:
+        p_units, q_units = self.p[1:].units, self.q.units
+        if p_units != q_units:
             raise UserError(
-                f"The layers' sizes do not meet: the latent layers have {p_sizes[1:]} units "
-                f"in P and {q_sizes} in Q (bottom first)."
+                f"The layers' sizes do not meet: the latent layers have {p_units} units "
+                f"in P and {q_units} in Q (bottom first)."
             )
-        parents = [*((None, size) for size in p_sizes[1:]), None]
-        for layer, given_shape in zip(self.p_layers, parents, strict=True):
-            layer.build(given_shape)
-        for layer, given in zip(self.q_layers, p_sizes[:-1], strict=True):
-            layer.build((None, given))
+        for level, pair in enumerate(zip(self.p_layers[1:], self.q_layers, strict=True), start=1):
+            p_kind, q_kind = (layer.support.name for layer in pair)
+            if p_kind != q_kind:
+                raise UserError(
+                    f"The units of latent layer {level} are {p_kind} in P and {q_kind} in Q; "
+                    "both must be of the same kind."
+                )
+
+    # The two stacks.
+
+    @property
+    def p(self) -> Stack:
+        """The generative stack: `p.sample(noise)` draws `[x, h_1, …, h_L]` from the top down."""
+        return Stack(self.p_layers, top_down=True)
+
+    @property
+    def q(self) -> Stack:
+        """The inference stack: `q.sample(noise, given=x)` draws `[h_1, …, h_L]`."""
+        return Stack(self.q_layers, top_down=False)
+
+    @property
+    def q_variables(self) -> list[keras.Variable]:
+        return [variable for layer in self.q_layers for variable in layer.variables]
 
     @property
     def visible_units(self) -> int:
@@ -192,134 +230,126 @@ class HelmholtzMachine(MachineTrainer):
     @property
     def latent_units(self) -> list[int]:
         """The sizes of the latent layers, bottom first."""
-        return [layer.units for layer in self.q_layers]
-
-    # The two stacks.
-
-    def particle_shapes(self, num_particles: int, num_data: int | tf.Tensor) -> list:
-        """Shapes `[K, N, units]` of the noise that `infer` takes, one for each Q layer."""
-        return [[num_particles, num_data, units] for units in self.latent_units]
-
-    def infer(
-        self, x: tf.Tensor, noise: list[tf.Tensor]
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Draws `h ~ q(h | x)`.
-
-        Args:
-            x: Binary float32 data `[N, visible]`.
-            noise: Uniform numbers in (0, 1) for each Q layer, `[K, N, units]`, or
-                `[K, 1, units]` to drive all data by the same noise.
-
-        Returns:
-            The latents, `[K, N, units]` for each layer, and `log q` of each, `[K, N]`.
-        """
-        latents, log_q, below = [], [], x
-        for layer, layer_noise in zip(self.q_layers, noise, strict=True):
-            below, log_prob = layer.distribution(below).sample_from_noise(layer_noise)
-            latents.append(below)
-            log_q.append(log_prob)
-        return latents, log_q
-
-    def dream_shapes(self, num_samples: int | tf.Tensor) -> list:
-        """Shapes `[N, units]` of the noise that `dream` takes, one for each P layer."""
-        return [[num_samples, layer.units] for layer in self.p_layers]
-
-    def dream(self, noise: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Draws `(x, h) ~ p(x, h)`.
-
-        Args:
-            noise: Uniform numbers in (0, 1) for each P layer, `[N, units]`, bottom first.
-
-        Returns:
-            The visible vectors `[N, visible]` and the latents `[N, units]`, bottom first.
-        """
-        states, above = [], None
-        for layer, layer_noise in zip(self.p_layers[::-1], noise[::-1], strict=True):
-            above, _ = layer.distribution(above).sample_from_noise(layer_noise)
-            states.append(above)
-        *latents, x = states
-        return x, latents[::-1]
+        return self.q.units
 
     def log_p(self, x: tf.Tensor, latents: list[tf.Tensor]) -> list[tf.Tensor]:
         """`log p(h_{l-1} | h_l)` of each P layer in nats, bottom first, the prior's last.
 
         Args:
-            x: Binary float32 data `[N, visible]`.
+            x: Float32 data `[N, visible]`.
             latents: `[..., N, units]` for each latent layer.
         """
-        values, parents = [x, *latents], [*latents, None]
-        return [
-            layer.distribution(parent).log_prob(value)
-            for layer, value, parent in zip(self.p_layers, values, parents, strict=True)
-        ]
+        return self.p.log_prob([x, *latents])
 
     def log_q(self, x: tf.Tensor, latents: list[tf.Tensor]) -> list[tf.Tensor]:
         """`log q(h_l | h_{l-1})` of each Q layer in nats, bottom first; shapes as `log_p`."""
-        parents = [x, *latents[:-1]]
-        return [
-            layer.distribution(parent).log_prob(value)
-            for layer, value, parent in zip(self.q_layers, latents, parents, strict=True)
-        ]
+        return self.q.log_prob(latents, given=x)
+
+    def draw_particles(self, x: tf.Tensor, num_particles: int | tf.Tensor, seed: Seed) -> Particles:
+        """As `sample_posterior`, for data that have been checked, inside a graph too."""
+        shapes = self.q.noise_shapes(num_particles, tf.shape(x)[0])
+        latents, log_q = self.q.sample(uniform_noise(shapes, seed), given=x)
+        return Particles(latents, self.log_p(x, latents), log_q)
+
+    def check_data(self, x: object) -> tf.Tensor:
+        """Returns data as a float32 tensor `[N, visible]`.
+
+        Raises:
+            UserError: If they are not of that shape, or hold values that the visible layer
+                does not model.
+        """
+        return self.p_layers[0].check_data(x)
+
+    def estimate(self, x: tf.Tensor, num_particles: int | tf.Tensor, seed: tf.Tensor) -> Statistics:
+        """Statistics of K particles a datum; see `Statistics`.
+
+        Args:
+            x: Float32 data `[N, visible]`, checked.
+            num_particles: K.
+            seed: int32 tensor `[2]`.
+        """
+        return self._sums(x, num_particles, seed).statistics(num_particles)
+
+    # What a user asks of a trained machine.
 
     def sample_posterior(self, x: Data, num_particles: int, seed: Seed = None) -> Particles:
         """Draws K particles from Q with their log-weights.
 
         Args:
-            x: Binary data `[N, visible]`.
+            x: Data `[N, visible]`.
             num_particles: K.
-            seed: An int, an int32 tensor `[2]`, or `None` for a fresh seed.
+            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
             `Particles` with shapes `[K, N, …]`.
         """
-        if not tf.is_tensor(num_particles):
-            num_particles = check_positive_integer(num_particles, "num_particles")
-        x = check_binary(x, self.visible_units)
-        shapes = self.particle_shapes(num_particles, tf.shape(x)[0])
-        latents, log_q = self.infer(x, split_noise(draw_noise(shapes, seed), shapes))
-        return Particles(latents, self.log_p(x, latents), log_q)
-
-    # What a user asks of a trained machine.
+        num_particles = check_positive_integer(num_particles, "num_particles")
+        return self.draw_particles(self.check_data(x), num_particles, seed)
 
     def sample(self, num_samples: int, seed: Seed = None) -> Samples:
         """Draws from P.
 
         Args:
             num_samples: N.
-            seed: An int, an int32 tensor `[2]`, or `None` for a fresh seed.
+            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
             `Samples`: `x` `[N, visible]`, the latents of all layers, and the visible means.
         """
         num_samples = check_positive_integer(num_samples, "num_samples")
-        shapes = self.dream_shapes(num_samples)
-        x, latents = self.dream(split_noise(draw_noise(shapes, seed), shapes))
-        mean = self.p_layers[0].distribution(latents[0]).conditional_probs(x)
+        noise = uniform_noise(self.p.noise_shapes(num_samples), seed)
+        (x, *latents), _ = self.p.sample(noise)
+        mean = self.p_layers[0].distribution(latents[0]).conditional_mean(x)
         return Samples(x, latents, tf.broadcast_to(mean, tf.shape(x)))
 
     def log_likelihood(
-        self, x: Data, num_particles: int = 100, seed: Seed = None
+        self,
+        x: Data,
+        num_particles: int = 100,
+        seed: Seed = None,
+        max_standard_error: float | None = None,
     ) -> LikelihoodEstimate:
         """Estimates `log p(x)` of each datum by importance sampling from Q.
 
-        The memory needed does not grow with `num_particles`.
+        The memory needed does not grow with `num_particles`, and another number of particles
+        needs no new trace.
+
+        With `max_standard_error` particles are drawn, in rounds that double their number, until
+        the standard error of a datum is small enough, or `num_particles` is reached. Stopping
+        costs the estimate of p(x) its unbiasedness: a datum whose large weights have not come
+        yet looks more certain than it is and stops early, so that its log-likelihood is on
+        average too low, the more so the worse Q is and the larger the error allowed. Without
+        stopping, E p̂(x) = p(x) for every number of particles.
 
         Args:
-            x: Binary data `[N, visible]`.
-            num_particles: K, the number of particles a datum.
-            seed: An int, an int32 tensor `[2]`, or `None` for a fresh seed.
+            x: Data `[N, visible]`.
+            num_particles: K, the number of particles a datum; the most of them where
+                `max_standard_error` is given.
+            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
+            max_standard_error: Positive float, the standard error in nats that is wanted of
+                each datum; `None` draws `num_particles` of each.
 
         Returns:
-            A `LikelihoodEstimate` of three tensors `[N]`, in nats.
+            A `LikelihoodEstimate` of tensors `[N]`, in nats, with the number of particles that
+            each datum took.
 
         Raises:
-            ValueError: If `x` is not binary data of the machine's width, or K < 1.
+            UserError: If `x` is not data of the machine's width and kind, K < 1, or the
+                standard error is not positive.
+
+        Example:
+        ```python
+        estimate = machine.log_likelihood(x, num_particles=10_000, max_standard_error=0.1)
+        estimate.log_likelihood, estimate.standard_error, estimate.num_particles   # [N] each
+        ```
         """
         num_particles = check_positive_integer(num_particles, "num_particles")
-        x = check_binary(x, self.visible_units)
-        seed = stateless_seed(seed)
-        statistics, _ = self._estimate(x, tf.constant(num_particles), seed)
-        return statistics.likelihood
+        x, seed = self.check_data(x), stateless_seed(seed)
+        if max_standard_error is not None:
+            return accuracy.estimate_to_accuracy(
+                self._sums, x, num_particles, max_standard_error, seed
+            )
+        return self.estimate(x, tf.constant(num_particles), seed).likelihood
 
     def posterior_mean(
         self, x: Data, num_particles: int = 100, seed: Seed = None
@@ -327,48 +357,78 @@ class HelmholtzMachine(MachineTrainer):
         """Estimates `E[h_l | x]` under P's posterior, by importance-weighted particles.
 
         Args:
-            x: Binary data `[N, visible]`.
+            x: Data `[N, visible]`.
             num_particles: K, the number of particles a datum.
-            seed: An int, an int32 tensor `[2]`, or `None` for a fresh seed.
+            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
             A tensor `[N, units]` for each latent layer, bottom first.
         """
-        return self._posterior_expectation(x, num_particles, seed, "latents")
+        return self._expectation(self._latent_means, x, num_particles, seed)
 
     def reconstruct(self, x: Data, num_particles: int = 100, seed: Seed = None) -> tf.Tensor:
-        """Estimates the visible means `E[p(x' = 1 | h_1)]` over the posterior of `x`.
+        """Estimates the visible means `E[x' | h_1]` over the posterior of `x`.
 
         Args:
-            x: Binary data `[N, visible]`.
+            x: Data `[N, visible]`.
             num_particles: K, the number of particles a datum.
-            seed: An int, an int32 tensor `[2]`, or `None` for a fresh seed.
+            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
-            Probabilities `[N, visible]`.
+            Means `[N, visible]`, for binary units the probabilities that they are on.
         """
-        return self._posterior_expectation(x, num_particles, seed, "visible")[0]
+        return self._expectation(self._visible_means, x, num_particles, seed)[0]
 
-    def _posterior_expectation(self, x, num_particles, seed, what):
+    def _expectation(self, estimate, x, num_particles, seed):
         num_particles = check_positive_integer(num_particles, "num_particles")
-        x = check_binary(x, self.visible_units)
-        seed = stateless_seed(seed)
-        return self._estimate(x, tf.constant(num_particles), seed, what)[1]
+        return estimate(self.check_data(x), tf.constant(num_particles), stateless_seed(seed))[1]
 
-    def _stream(self, x, num_particles, seed, what=None):
-        def visible_mean(latents, seed):
-            # Drawn anew: an autoregressive layer must not look at the datum itself.
-            visible = self.p_layers[0].distribution(latents[0])
-            return [visible.conditional_probs(visible.sample(seed=seed))]
-
-        expectation_of = {
-            None: None,
-            "latents": lambda latents, seed: latents,
-            "visible": visible_mean,
-        }[what]
-        return stream_particles(self, x, num_particles, seed, expectation_of)
+    def _visible(self, latents, seed):
+        # Drawn anew: an autoregressive layer must not look at the datum itself.
+        visible = self.p_layers[0].distribution(latents[0])
+        return [visible.conditional_mean(visible.sample(seed=seed))]
 
     # Saving.
+
+    def export(
+        self,
+        filepath: str | os.PathLike,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        **options: int,
+    ) -> None:
+        """Writes a SavedModel that TensorFlow Serving runs as it is, without this library.
+
+        Its signatures are `serving_default`, `score_fast` and `score_accurate` (log-likelihoods
+        with K = 100, 10 and 1,000), `posterior`, `reconstruct`, `impute` and `sample`; see
+        `Scorer`.
+
+        Args:
+            filepath: The new directory.
+            format: `"tf_saved_model"`, the only one there is.
+            verbose: Whether to print the signatures; `None` stands for yes, as in Keras.
+            **options: Arguments of `Scorer`: `num_particles`, `fast`, `accurate`,
+                `num_completions`, `seed`.
+
+        Raises:
+            UserError: If the format is another one, the path is taken, or an option is unknown
+                or out of its range.
+
+        Example:
+        ```python
+        machine.export("models/mine/1", num_particles=50)
+        ```
+        """
+        if format != "tf_saved_model":
+            raise UserError(f"A machine is exported as 'tf_saved_model', not as {format!r}.")
+        if unknown := set(options) - set(Scorer.OPTIONS):
+            raise UserError(
+                f"`export` has no argument {min(unknown)!r}; it takes "
+                f"{', '.join(Scorer.OPTIONS)}.{did_you_mean(min(unknown), Scorer.OPTIONS)}"
+            )
+        signatures = write_saved_model(Scorer(self, **options), filepath)
+        if verbose is None or verbose:
+            print(f"Saved artifact at '{filepath}', with signatures {', '.join(signatures)}.")
 
     def get_config(self) -> dict:
         return {
@@ -386,19 +446,17 @@ class HelmholtzMachine(MachineTrainer):
         }
         return cls(**{**config, **stacks})
 
-    def save_own_variables(self, store) -> None:
-        store["seed_state"] = self.noise_seed.numpy()
-
-    def load_own_variables(self, store) -> None:
-        self.noise_seed.assign(np.asarray(store["seed_state"], np.int32))
-
     def get_build_config(self):
         # The layers carry their own: a machine is built as soon as it is made.
         return None
 
 
+def _latents(latents, seed):
+    return latents
+
+
 def _one_per_layer(spec, count: int, name: str) -> list:
-    if isinstance(spec, str | dict):
+    if isinstance(spec, str | dict | type | layers.StochasticLayer):
         return [spec] * count
     spec = list(spec)
     if len(spec) != count:
@@ -407,3 +465,11 @@ def _one_per_layer(spec, count: int, name: str) -> list:
             "or one for each layer."
         )
     return spec
+
+
+def _name_layers(stack: list[layers.StochasticLayer], letter: str, first: int) -> None:
+    """Gives layers that Keras has named after their class names after their place."""
+    for level, layer in enumerate(stack, first):
+        automatic = re.sub(r"_\d+$", "", layer.name).replace("_", "")
+        if automatic == type(layer).__name__.lower():
+            layer.name = f"{letter}_{level}"

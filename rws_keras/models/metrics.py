@@ -23,6 +23,7 @@ class MachineMetrics(keras.metrics.Metric):
 
     def __init__(self, num_latent_layers: int, name: str = "machine_metrics"):
         super().__init__(name=name, dtype="float64")
+        self.num_latent_layers = num_latent_layers
         layers = range(1, num_latent_layers + 1)
         self.names = [
             "log_likelihood",
@@ -36,7 +37,11 @@ class MachineMetrics(keras.metrics.Metric):
         self.total = self.add_weight(name="total", shape=(len(self.names),), initializer="zeros")
         self.squares = self.add_weight(name="squares", shape=(), initializer="zeros")
 
-    def update_state(self, statistics: Statistics, num_particles: int) -> None:
+    def fresh(self) -> MachineMetrics:
+        """Another one of its kind, which has seen nothing yet."""
+        return MachineMetrics(self.num_latent_layers, self.name)
+
+    def update_state(self, statistics: Statistics, num_particles: int | tf.Tensor) -> None:
         """Adds a batch whose statistics come from so many particles a datum."""
         likelihood, elbo, kl, entropy = statistics
         columns = [

@@ -12,7 +12,7 @@ class Particles(NamedTuple):
     """K samples `h ~ q(h | x)` for each of N data.
 
     Attributes:
-        latents: One binary tensor `[K, N, units]` for each latent layer, bottom first.
+        latents: One tensor `[K, N, units]` for each latent layer, bottom first.
         log_p: `log p` of each P layer at the sample, `[K, N]` in nats: first
             `log p(x | h_1)`, last the prior's `log p(h_L)`.
         log_q: `log q` of each Q layer at the sample, `[K, N]` in nats, bottom first.
@@ -71,11 +71,13 @@ class LikelihoodEstimate(NamedTuple):
         standard_error: Standard error of the estimate in nats (delta method), `[N]`; NaN
             for one particle, which says nothing of its own spread.
         effective_sample_size: `(Σ ω)² / Σ ω²`, between 1 and K, `[N]`.
+        num_particles: K, how many particles each datum took, int32 `[N]`.
     """
 
     log_likelihood: tf.Tensor
     standard_error: tf.Tensor
     effective_sample_size: tf.Tensor
+    num_particles: tf.Tensor
 
 
 class Statistics(NamedTuple):
@@ -99,10 +101,10 @@ class Samples(NamedTuple):
     """Samples from P.
 
     Attributes:
-        x: Binary visible vectors `[N, visible]`.
-        latents: Binary latents `[N, units]` of each layer, bottom first.
-        mean: `p(x_i = 1 | h_1)`, `[N, visible]`; where the visible layer is
-            autoregressive, given also the units before i in `x`.
+        x: Visible vectors `[N, visible]`.
+        latents: Latents `[N, units]` of each layer, bottom first.
+        mean: `E[x_i | h_1]`, for binary units `p(x_i = 1 | h_1)`, `[N, visible]`; where the
+            visible layer is autoregressive, given also the units before i in `x`.
     """
 
     x: tf.Tensor
@@ -111,7 +113,8 @@ class Samples(NamedTuple):
 
 
 def likelihood_from_sums(log_sum, log_sum_of_squares, num_particles) -> LikelihoodEstimate:
-    """The estimate from `log Σ ω` and `log Σ ω²` over K particles, each `[N]`."""
+    """The estimate from `log Σ ω` and `log Σ ω²`, each `[N]`, over K particles, `[]` or `[N]`."""
+    taken = tf.broadcast_to(tf.cast(num_particles, tf.int32), tf.shape(log_sum))
     num_particles = tf.cast(num_particles, log_sum.dtype)
     ess = tf.exp(2.0 * log_sum - log_sum_of_squares)
     # Var(mean ω) / (mean ω)², with the variance from the same particles. Rounding can
@@ -123,7 +126,7 @@ def likelihood_from_sums(log_sum, log_sum_of_squares, num_particles) -> Likeliho
         math.nan,
     )
     estimate = (log_sum - tf.math.log(num_particles), tf.sqrt(variance), ess)
-    return LikelihoodEstimate(*(tf.cast(value, tf.float32) for value in estimate))
+    return LikelihoodEstimate(*(tf.cast(value, tf.float32) for value in estimate), taken)
 
 
 def statistics_of(particles: Particles) -> Statistics:

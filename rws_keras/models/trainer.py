@@ -1,42 +1,77 @@
-"""Training and evaluating a machine the Keras way."""
+"""Training and evaluating a model of data the Keras way."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import random
+import threading
+import types
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from rws_keras.checks import check_binary, check_positive_integer
+from rws_keras.checks import check_positive_integer, check_seed
 from rws_keras.errors import UserError
+from rws_keras.layers.noise import Seed, stateless_seed
 from rws_keras.models.metrics import MachineMetrics
-from rws_keras.models.particles import statistics_of
+from rws_keras.models.particles import Statistics, statistics_of
+from rws_keras.models.progress import with_progress_bar
 
 
-class MachineTrainer(keras.Model):
-    """`compile`, `fit`, `evaluate` and `predict` of a machine.
+class Trainer(keras.Model):
+    """`compile`, `fit`, `evaluate` and `predict`.
 
-    The machine itself, with its layers and its particles, is the subclass
-    `HelmholtzMachine`.
+    It owns the objective, the optimizers, the noise and the metrics, and knows the model that it
+    trains only by the four members that raise `NotImplementedError` here. The model, which is
+    the subclass, uses nothing of the trainer's.
+
+    Args:
+        num_latent_layers: The number of latent layers, for the metrics.
+        seed: Seeds the noise of the training, see `layers.noise.stateless_seed`; a random one
+            if `None`.
+        name: Name of the model.
     """
 
-    def _prepare_training(self, num_latent_layers: int, seed: int | None) -> None:
+    def __init__(self, num_latent_layers: int, seed: Seed = None, name: str | None = None):
+        super().__init__(name=name)
         # Counted up step by step, and saved: training goes on with the noise it would have
         # had without an interruption.
         self.noise_seed = _seed_variable(random.randrange(2**31) if seed is None else seed)
         self.statistics = MachineMetrics(num_latent_layers)
-        self._has_strategy = tf.distribute.has_strategy()
         self.objective = None
+        # K of `evaluate` and `predict`.
         self.num_particles = 100
-        # Seed of the noise in `evaluate` and `predict`, counted up batch by batch. It is
-        # apart from the training noise: evaluating does not change how training goes on.
+        self._has_strategy = tf.distribute.has_strategy()
+        # The evaluation that is under way in a thread. It is apart from the training:
+        # evaluating does not change how training goes on.
+        self._thread = threading.local()
+        # Where a distribution strategy evaluates, its K and its noise are variables.
+        self._evaluation_particles = tf.Variable(100, trainable=False, dtype=tf.int32)
         self._evaluation_seed = _seed_variable(0)
+
+    # The model.
+
+    def check_data(self, x: object) -> tf.Tensor:
+        """Returns data as a float32 tensor `[N, visible]`, or raises a `UserError`."""
+        raise NotImplementedError
+
+    def estimate(self, x: tf.Tensor, num_particles: tf.Tensor, seed: tf.Tensor) -> Statistics:
+        """The statistics of checked data from so many particles a datum."""
+        raise NotImplementedError
+
+    @property
+    def q_variables(self) -> list[keras.Variable]:
+        """The variables that a `q_optimizer` updates."""
+        raise NotImplementedError
+
+    # Compiling.
 
     def compile(
         self,
         optimizer: str | keras.optimizers.Optimizer = "adam",
-        objective=None,
+        objective: keras.layers.Layer | None = None,
         q_optimizer: str | keras.optimizers.Optimizer | None = None,
         num_particles: int = 100,
         run_eagerly: bool = False,
@@ -54,23 +89,24 @@ class MachineTrainer(keras.Model):
             run_eagerly: As in Keras.
             steps_per_execution: As in Keras.
             jit_compile: Whether XLA compiles the training step, which takes some seconds for
-                each size of batch. The noise of a step is drawn outside of it in any case: on
-                many CPUs XLA's random generator is far slower than TensorFlow's.
+                each size of batch and each K. The noise of a step is drawn outside of it in
+                any case: on many CPUs XLA's random generator is far slower than TensorFlow's.
+
+        Raises:
+            UserError: If the objective is not one, or does not fit the machine.
         """
         self.num_particles = check_positive_integer(num_particles, "num_particles")
-        if objective is not None and not hasattr(objective, "gradients"):
-            raise UserError(
-                "`objective` must be an rws_keras.objectives.Objective, for instance "
-                f"ReweightedWakeSleep(num_particles=5); got {objective!r}."
-            )
-        self.objective = objective
-        self._compile_arguments = {
-            "optimizer": optimizer,
-            "objective": objective,
-            "q_optimizer": q_optimizer,
-            "num_particles": num_particles,
-            "jit_compile": jit_compile,
-        }
+        self._set_objective(objective)
+        # Not a dict, whose layers Keras would track a second time.
+        self._compile_arguments = types.SimpleNamespace(
+            optimizer=optimizer,
+            objective=objective,
+            q_optimizer=q_optimizer,
+            num_particles=self.num_particles,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+        )
         self._compiled_learn, self._compiled_differentiate = (
             step
             if run_eagerly
@@ -84,14 +120,26 @@ class MachineTrainer(keras.Model):
             jit_compile=False,
         )
 
+    def _set_objective(self, objective):
+        if objective is not None:
+            if isinstance(objective, type) or not hasattr(objective, "gradients"):
+                raise UserError(
+                    "`objective` must be an rws_keras.objectives.Objective, for instance "
+                    f"ReweightedWakeSleep(num_particles=5); got {objective!r}."
+                )
+            objective.prepare(self)
+        if self.objective is not None:
+            self._tracker.untrack(self.objective)
+        self.objective = objective
+
     def _join_optimizers(self, p_optimizer, q_optimizer):
         p_optimizer = keras.optimizers.get(p_optimizer)
         if q_optimizer is None:
             return p_optimizer
-        paths = [variable.path for layer in self.q_layers for variable in layer.variables]
         everywhere = [variable.path for variable in self.trainable_variables]
         if len(set(everywhere)) < len(everywhere):
             raise UserError("With a `q_optimizer` the layers need names of their own.")
+        paths = [variable.path for variable in self.q_variables]
         q_optimizer = keras.optimizers.get(q_optimizer)
         return keras.optimizers.MultiOptimizer(
             keras.optimizers.OptimizerMap(p_optimizer, dict.fromkeys(paths, q_optimizer))
@@ -100,15 +148,23 @@ class MachineTrainer(keras.Model):
     def get_compile_config(self) -> dict | None:
         if not self.compiled:
             return None
-        return keras.saving.serialize_keras_object(self._compile_arguments)
+        return keras.saving.serialize_keras_object(vars(self._compile_arguments))
 
     def compile_from_config(self, config: dict) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
+    def save_own_variables(self, store) -> None:
+        store["seed_state"] = self.noise_seed.numpy()
+
+    def load_own_variables(self, store) -> None:
+        self.noise_seed.assign(np.asarray(store["seed_state"], np.int32))
+
+    # What Keras asks for.
+
     @property
     def metrics(self) -> list:
-        return [self.statistics]
+        return [getattr(self._thread, "metrics", self.statistics)]
 
     def _maybe_symbolic_build(self, *args, **kwargs):
         """Does nothing: a machine is built as soon as it is made.
@@ -117,27 +173,61 @@ class MachineTrainer(keras.Model):
         replicas, for which they would need equal numbers of rows.
         """
 
+    def _assert_compile_called(self, method_name=None):
+        """Lets a machine that is not compiled be evaluated; to train it needs an objective."""
+        if method_name in ("evaluate", "test_on_batch"):
+            return
+        if self.objective is None:
+            raise UserError(
+                f"`{method_name}` needs an objective: call compile(optimizer, objective) first, "
+                "for instance with rws_keras.objectives.ReweightedWakeSleep(num_particles=5)."
+            )
+
+    def _is_distributed(self):
+        return self._has_strategy or tf.distribute.has_strategy()
+
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """The log-likelihood of each datum in nats `[N]`, with the compiled K."""
-        return self._evaluate_batch(self._unpack(x)).likelihood.log_likelihood
+        seed = _next_seed(self._evaluation_seed)
+        return self.estimate(self._unpack(x), self.num_particles, seed).likelihood.log_likelihood
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0],)
 
+    # Training.
+
     def make_train_function(self, force: bool = False):
         """Makes the function that `fit` calls for each step.
 
-        It is Keras's own but in the usual case, one step at a time without a distribution
-        strategy: there reading the batch outside of the step's graph saves a tenth of a small
-        machine's time.
+        A step is traced once for each combination of the objective's settings, so that one
+        that changes, K for instance, takes effect with the next step.
         """
-        distributed = self._has_strategy or tf.distribute.has_strategy()
-        if distributed or self.run_eagerly or self.steps_per_execution > 1:
-            return super().make_train_function(force)
         if self.train_function is None or force:
-            step = tf.function(self.train_step, reduce_retracing=True, autograph=False)
-            self.train_function = lambda iterator: step(next(iterator))
+            steps = {}
+
+            def train(iterator):
+                settings = self.objective.current_settings
+                if settings not in steps:
+                    self.objective.check_settings()
+                    steps[settings] = self._make_step()
+                return steps[settings](iterator)
+
+            self.train_function = train
         return self.train_function
+
+    def _make_step(self):
+        """Keras's own step, but in the usual case.
+
+        One step at a time without a distribution strategy, it saves a tenth of a small
+        machine's time to read the batch outside of the step's graph.
+        """
+        if not (self._is_distributed() or self.run_eagerly or self.steps_per_execution > 1):
+            step = tf.function(self.train_step, reduce_retracing=True, autograph=False)
+            return lambda iterator: step(next(iterator))
+        usual = self.train_function
+        super().make_train_function(force=True)
+        step, self.train_function = self.train_function, usual
+        return step
 
     def train_step(self, data):
         """Applies the objective's gradients once."""
@@ -147,39 +237,37 @@ class MachineTrainer(keras.Model):
             self.optimizer.build(self.trainable_variables)
         if tf.distribute.has_strategy():
             return self._learn_together(x, noise)
-        return self._compiled_learn(x, noise)
+        return self._compiled_learn(x, noise, self.objective.current_settings)
 
-    def _differentiate(self, x, noise):
-        gradients, particles = self.objective.gradients(self, x, noise)
-        return gradients, statistics_of(particles)
+    def _differentiate(self, x, noise, settings):
+        """Gradients and particles; the settings are only there to tell traces apart."""
+        del settings
+        return self.objective.gradients(self, x, noise)
 
-    def _apply(self, gradients, statistics):
+    def _apply(self, x, gradients, particles):
         # TensorFlow's graph optimizer can lose the order between reading a weight for a
         # sample and updating it, where the update does not use the sample. The order is
         # stated here, lest a sample now and then come from a half-updated machine.
+        statistics = statistics_of(particles)
         with tf.control_dependencies([*gradients, *tf.nest.flatten(statistics)]):
             self.optimizer.apply(gradients, self.trainable_variables)
+            self.objective.update(self, x, particles)
         self.statistics.update_state(statistics, self.objective.num_particles)
         return self._report()
 
-    def _learn(self, x, noise):
-        return self._apply(*self._differentiate(x, noise))
+    def _learn(self, x, noise, settings):
+        return self._apply(x, *self._differentiate(x, noise, settings))
 
     def _learn_together(self, x, noise):
         """The step of one of several replicas, whose gradients the optimizer adds up."""
-        gradients, statistics = self._compiled_differentiate(x, noise)
+        settings = self.objective.current_settings
+        gradients, particles = self._compiled_differentiate(x, noise, settings)
         # They are means over the data of a replica, which may have more or fewer than
         # another: weighted by its share they add up to the mean over all.
         num_data = tf.cast(tf.shape(x)[0], tf.float32)
         replica = tf.distribute.get_replica_context()
         share = num_data / replica.all_reduce(tf.distribute.ReduceOp.SUM, num_data)
-        return self._apply([share * gradient for gradient in gradients], statistics)
-
-    def test_step(self, data):
-        """Estimates the likelihood of a batch."""
-        statistics = self._evaluate_batch(self._unpack(data))
-        self.statistics.update_state(statistics, self.num_particles)
-        return self._report()
+        return self._apply(x, [share * gradient for gradient in gradients], particles)
 
     def _report(self):
         result = self.statistics.result()
@@ -188,50 +276,35 @@ class MachineTrainer(keras.Model):
             result = {name: value[None] for name, value in result.items()}
         return result
 
-    def _evaluate_batch(self, x):
-        return self._stream(x, self.num_particles, _next_seed(self._evaluation_seed))[0]
-
-    def predict_step(self, data):
-        return self(data)
-
-    def _unpack(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if y is not None or sample_weight is not None:
-            raise UserError(
-                "A Helmholtz machine models the data alone: pass `x` only, without targets "
-                "or sample weights."
-            )
-        return check_binary(x, self.visible_units)
-
     def fit(self, x=None, *args, **kwargs) -> keras.callbacks.History:
         """Trains the machine; arguments as in `keras.Model.fit`, without targets.
 
         Raises:
-            ValueError: If the machine is not compiled with an objective, or arrays among
-                the data are not binary data of the machine's width. (A `tf.data` pipeline
+            UserError: If the machine is not compiled with an objective, or arrays among
+                the data are not data of the machine's width and kind. (A `tf.data` pipeline
                 is checked batch by batch, with a `tf.errors.InvalidArgumentError`.)
         """
-        if self.objective is None:
-            raise UserError(
-                "`fit` needs an objective: call compile(optimizer, objective) first, for "
-                "instance with rws_keras.objectives.ReweightedWakeSleep(num_particles=5)."
-            )
         self._check_arrays(x, kwargs.get("validation_data"))
-        return super().fit(x, *args, **kwargs)
+        return super().fit(x, *args, **with_progress_bar(kwargs))
+
+    # Evaluating.
 
     def evaluate(
-        self, x=None, *args, num_particles: int | None = None, seed: int = 0, **kwargs
+        self, x=None, *args, num_particles: int | None = None, seed: Seed = 0, **kwargs
     ) -> dict | list:
         """Estimates the mean log-likelihood; arguments as in `keras.Model.evaluate`.
 
-        The memory needed does not grow with `num_particles`. The result depends on the
-        seed and the batch size only, not on what was trained or evaluated before.
+        The memory needed does not grow with `num_particles`, and another number of particles
+        needs no new trace. The result depends on the seed and the batch size only, not on what
+        was trained or evaluated before. The machine need not be compiled. Several threads may
+        evaluate at the same time, each with its own K.
 
         Args:
-            x: Binary data, as in Keras.
+            x: Data `[N, visible]`, as in Keras.
             *args: As in Keras.
             num_particles: K; the compiled `num_particles` by default.
-            seed: Integer, seeds the particles.
+            seed: Seeds the particles: an integer, an int32 tensor `[2]`, or `None` for a fresh
+                seed.
             **kwargs: As in Keras. With `return_dict=True` the result names what it holds:
                 `log_likelihood` in nats per datum with `log_likelihood_se`, its standard
                 error over the data, `num_particles`, `num_data`, and more.
@@ -241,18 +314,21 @@ class MachineTrainer(keras.Model):
         """
         self._check_arrays(x)
         with _Evaluating(self, num_particles, seed):
-            return super().evaluate(x, *args, **kwargs)
+            return super().evaluate(x, *args, **with_progress_bar(kwargs))
 
     def predict(
-        self, x, *args, num_particles: int | None = None, seed: int = 0, **kwargs
+        self, x, *args, num_particles: int | None = None, seed: Seed = 0, **kwargs
     ) -> np.ndarray:
         """The log-likelihood of each datum; arguments as in `keras.Model.predict`.
 
+        What `evaluate` says of memory, traces, seeds and threads holds here too.
+
         Args:
-            x: Binary data, as in Keras.
+            x: Data `[N, visible]`, as in Keras.
             *args: As in Keras.
             num_particles: K; the compiled `num_particles` by default.
-            seed: Integer, seeds the particles.
+            seed: Seeds the particles: an integer, an int32 tensor `[2]`, or `None` for a fresh
+                seed.
             **kwargs: As in Keras.
 
         Returns:
@@ -262,17 +338,86 @@ class MachineTrainer(keras.Model):
         with _Evaluating(self, num_particles, seed):
             return super().predict(x, *args, **kwargs)
 
+    def make_test_function(self, force: bool = False):
+        """Makes the function that `evaluate` calls for each batch, or several."""
+        if self._is_distributed():
+            return super().make_test_function(force)
+
+        def test(iterator):
+            batches = list(itertools.islice(iterator, self.steps_per_execution))
+            if not batches:
+                raise StopIteration
+            for batch in batches:
+                self._thread.metrics.update_state(
+                    self._estimate_next(batch), self._thread.num_particles
+                )
+            return self._thread.metrics.result()
+
+        self.test_function = test
+        return test
+
+    def make_predict_function(self, force: bool = False):
+        """Makes the function that `predict` calls for each batch, or several."""
+        if self._is_distributed():
+            return super().make_predict_function(force)
+
+        def predict(batches):
+            scores = [self._estimate_next(batch).likelihood.log_likelihood for batch in batches]
+            return tf.concat(scores, axis=0)
+
+        self.predict_function = predict
+        return predict
+
+    def _estimate_next(self, batch):
+        """The statistics of the next batch of this thread's evaluation."""
+        seed = self._thread.seed
+        self._thread.seed = seed + tf.constant([0, 1])
+        return self.estimate(self._unpack(batch), self._thread.num_particles, seed)
+
+    def test_step(self, data):
+        """Estimates the likelihood of a batch under a distribution strategy."""
+        statistics = self._estimate_distributed(data)
+        self.statistics.update_state(statistics, self._evaluation_particles)
+        return self._report()
+
+    def predict_step(self, data):
+        return self._estimate_distributed(data).likelihood.log_likelihood
+
+    def _estimate_distributed(self, data):
+        seed = _next_seed(self._evaluation_seed)
+        return self.estimate(self._unpack(data), self._evaluation_particles, seed)
+
+    def _unpack(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if y is not None or sample_weight is not None:
+            raise UserError(
+                "A Helmholtz machine models the data alone: pass `x` only, without targets "
+                "or sample weights."
+            )
+        return self.check_data(x)
+
     def _check_arrays(self, *data):
         for x in data:
             if isinstance(x, np.ndarray | list | tf.Tensor):
-                check_binary(x, self.visible_units)
+                self.check_data(x)
+
+
+def _sequence_seed(seed: Seed) -> tf.Tensor:
+    """The seed of the first of a sequence of steps, whose second word counts up."""
+    seed = check_seed(seed)
+    if seed is None or tf.is_tensor(seed):
+        return stateless_seed(seed)
+    if -(2**31) <= seed < 2**31:
+        return tf.constant([seed, 0])
+    # Both words of a larger one bear on both words here.
+    digest = hashlib.sha256(str(seed).encode()).digest()
+    return tf.constant(np.frombuffer(digest, np.int32, count=2))
 
 
 def _seed_variable(seed):
-    """A seed and a counter. Replicas hold the same, and count on together."""
+    """A seed that counts up. Replicas hold the same, and count on together."""
     return tf.Variable(
-        # A seed may have 64 bits, as Keras's.
-        np.array([seed, 0], np.int64).astype(np.int32),
+        _sequence_seed(seed),
         trainable=False,
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
     )
@@ -289,28 +434,30 @@ def _next_seed(variable):
 
 
 class _Evaluating:
-    """Sets K and the seed for the time of one `evaluate` or `predict`."""
+    """K, noise and metrics of one `evaluate` or `predict`, in the thread that calls it."""
 
     def __init__(self, machine, num_particles, seed):
         self.machine = machine
-        self.num_particles = (
-            machine.num_particles
-            if num_particles is None
-            else check_positive_integer(num_particles, "num_particles")
-        )
-        machine._evaluation_seed.assign([seed, 0])
+        self.state = {
+            "num_particles": tf.constant(
+                machine.num_particles
+                if num_particles is None
+                else check_positive_integer(num_particles, "num_particles")
+            ),
+            "seed": _sequence_seed(seed),
+        }
+        if machine._is_distributed():
+            machine._evaluation_particles.assign(self.state["num_particles"])
+            machine._evaluation_seed.assign(self.state["seed"])
+        else:
+            self.state["metrics"] = machine.statistics.fresh()
 
     def __enter__(self):
-        self.usual = self.machine.num_particles
-        self._set(self.num_particles)
-        if not self.machine.compiled:
-            self.machine.compile(num_particles=self.num_particles)
+        thread = self.machine._thread
+        # A callback may evaluate within an evaluation.
+        self.outer = dict(vars(thread))
+        vars(thread).update(self.state)
 
     def __exit__(self, *_):
-        self._set(self.usual)
-
-    def _set(self, num_particles):
-        # K is part of the traced functions.
-        if num_particles != self.machine.num_particles:
-            self.machine.num_particles = num_particles
-            self.machine.test_function = self.machine.predict_function = None
+        vars(self.machine._thread).clear()
+        vars(self.machine._thread).update(self.outer)

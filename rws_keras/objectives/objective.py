@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import abc
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from rws_keras.checks import check_positive_integer
-from rws_keras.layers.distribution import draw_noise, split_noise
+from rws_keras.errors import UserError
+from rws_keras.layers.noise import Seed, draw_noise, split_noise
 from rws_keras.models.particles import Particles
 
 
@@ -18,7 +19,8 @@ class Draws(NamedTuple):
 
     Attributes:
         latents: Particles from Q, `[K, N, units]` for each latent layer.
-        log_q: `log q` of each layer at the particles, `[K, N]`: constants, as the samples.
+        log_q: `log q` of each layer at the particles, `[K, N]`: constants, as the samples,
+            unless the objective has path gradients.
         dream: `(x, latents)` from P, or `None` where no dream is needed.
         resampling: Uniform numbers `[N]` that choose among the particles, or `None`.
     """
@@ -29,50 +31,152 @@ class Draws(NamedTuple):
     resampling: tf.Tensor | None = None
 
 
-class Objective(abc.ABC):
-    """A way to train a Helmholtz machine.
+class Objective(keras.layers.Layer):
+    """A way to train a Helmholtz machine, as a Keras layer.
 
-    A subclass states in `noise_shapes` what noise a step takes, makes its samples from it in
-    `draw`, and states in `loss` a scalar whose gradient, with the draws held fixed, is its
-    update. Sampling is outside the gradient tape, so no gradient can flow through samples.
+    A subclass states in `loss` a scalar whose gradient, with the draws held fixed, is its
+    update. Beyond that it may override:
+
+    - `noise_shapes` and `draw`, for other draws than particles from Q;
+    - `build`, to create weights of its own (a baseline network, say). They are saved with the
+      machine. Trainable ones are trained with the machine, by `optimizer`, through the loss;
+      others are changed in `update`, once a step;
+    - `settings`, to name the arguments that may change while the machine trains.
+
+    Sampling is outside the gradient tape, so no gradient can flow through samples; a subclass
+    with `path_gradients = True` has it inside, for latents that are reparameterised.
 
     Args:
-        num_particles: Positive integer, the number K of samples from Q a datum.
+        num_particles: Positive integer, the number K of samples from Q a datum. May be
+            changed at any time and takes effect with the next step, as all settings do.
+        name: Name of the objective.
+
+    Example:
+    ```python
+    class ELBO(rws_keras.objectives.Objective):
+        path_gradients = True
+
+        def loss(self, machine, x, draws):
+            log_p = machine.log_p(x, draws.latents)
+            particles = rws_keras.Particles(draws.latents, log_p, draws.log_q)
+            return -keras.ops.mean(particles.log_weights), particles
+
+    vae = rws_keras.HelmholtzMachine.from_sizes(6, [2], q="gaussian", prior="gaussian")
+    vae.compile("adam", ELBO(num_particles=1))
+    ```
     """
 
-    def __init__(self, num_particles: int):
-        self.num_particles = check_positive_integer(num_particles, "num_particles")
+    path_gradients: ClassVar[bool] = False
 
-    def noise_shapes(self, machine, num_data: int | tf.Tensor) -> list:
-        """Shapes of the uniform noise of one step: the particles'."""
-        return machine.particle_shapes(self.num_particles, num_data)
+    # Names of the settings, each with the function that checks a new value: `check(value, name)`
+    # returns it as it is kept.
+    settings: ClassVar[dict[str, Callable[[Any, str], Any]]] = {
+        "num_particles": check_positive_integer
+    }
 
-    def noise(self, machine, num_data: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Draws everything random of one step: a flat tensor for `draw` and `gradients`.
+    def __init__(self, num_particles: int, **kwargs):
+        super().__init__(**kwargs)
+        self.num_particles = num_particles
+        self.state_shapes: tuple | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.settings:
+            value = self.settings[name](value, name)
+        super().__setattr__(name, value)
+
+    @property
+    def current_settings(self) -> tuple:
+        """The values of the settings: steps are traced once for each combination."""
+        return tuple(getattr(self, name) for name in self.settings)
+
+    def check_settings(self) -> None:
+        """Raises a `UserError` if the settings contradict each other; before each tracing."""
+
+    def build(self, state_shapes: tuple) -> None:
+        """Creates the objective's own weights; none by default.
+
+        Args:
+            state_shapes: Shapes `(None, units)` of the data and of each latent layer, bottom
+                first.
+        """
+
+    def prepare(self, machine) -> None:
+        """Builds the objective for a machine, or checks that it fits.
+
+        Raises:
+            UserError: If it was built for a machine of other sizes, or needs gradients through
+                samples that have none.
+        """
+        state_shapes = tuple((None, units) for units in machine.p.units)
+        if self.state_shapes is None:
+            self.state_shapes = state_shapes
+            self.build(state_shapes)
+        elif self.state_shapes != state_shapes:
+            raise UserError(
+                f"Objective '{self.name}' was built for a machine of {self.state_shapes}, it "
+                f"cannot train one of {state_shapes}. Make a new objective."
+            )
+        if self.path_gradients:
+            discrete = [layer.name for layer in machine.q_layers if not layer.is_reparameterized]
+            if discrete:
+                raise UserError(
+                    f"{type(self).__name__} needs gradients through the samples of Q, which the "
+                    f"layers {', '.join(discrete)} do not have. Use Gaussian latents, or an "
+                    "objective for discrete ones such as ReweightedWakeSleep."
+                )
+        own = [variable for variable in self.variables if not variable.trainable]
+        if own and type(self).update is Objective.update:
+            raise UserError(
+                f"{type(self).__name__} has weights that are not trained "
+                f"({', '.join(variable.name for variable in own)}) and does not override "
+                "`update`, so they would never change."
+            )
+
+    def noise_shapes(self, machine, num_data: int | tf.Tensor) -> dict:
+        """Shapes of the uniform noise of one step, by what it is for: the particles'."""
+        return {"particles": machine.q.noise_shapes(self.num_particles, num_data)}
+
+    def noise(self, machine, num_data: int | tf.Tensor, seed: Seed) -> tf.Tensor:
+        """Draws everything random of one step: a flat tensor for `gradients`.
 
         Args:
             machine: The `HelmholtzMachine`.
             num_data: N, the size of the batch.
-            seed: int32 tensor `[2]`.
+            seed: An integer, an int32 tensor `[2]`, or `None`.
         """
         return draw_noise(self.noise_shapes(machine, num_data), seed)
 
-    def draw(self, machine, x: tf.Tensor, noise: tf.Tensor) -> Draws:
-        """Draws the particles; without a dream."""
-        latents, log_q = machine.infer(x, self._split(machine, x, noise))
-        return Draws(latents, log_q)
+    def split(self, machine, num_data: int | tf.Tensor, noise: tf.Tensor) -> dict:
+        """The noise of one step by its names, in the shapes of `noise_shapes`."""
+        return split_noise(noise, self.noise_shapes(machine, num_data))
 
-    def _split(self, machine, x, noise):
-        return split_noise(noise, self.noise_shapes(machine, tf.shape(x)[0]))
+    def draw(self, machine, x: tf.Tensor, noise: dict) -> Draws:
+        """Draws the particles; without a dream.
 
-    @abc.abstractmethod
+        Args:
+            machine: The `HelmholtzMachine`.
+            x: Float32 data `[N, visible]`.
+            noise: Uniform numbers in (0, 1), as `noise_shapes` names them.
+        """
+        return Draws(*machine.q.sample(noise["particles"], given=x))
+
     def loss(self, machine, x: tf.Tensor, draws: Draws) -> tuple[tf.Tensor, Particles]:
         """The scalar to differentiate, and the particles with their weights.
 
         Args:
             machine: The `HelmholtzMachine`.
-            x: Binary float32 data `[N, visible]`.
+            x: Float32 data `[N, visible]`.
             draws: What `draw` returned.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not override `loss`.")
+
+    def update(self, machine, x: tf.Tensor, particles: Particles) -> None:
+        """Changes weights that are not trained, such as running means, once a step.
+
+        Args:
+            machine: The `HelmholtzMachine`.
+            x: Float32 data `[N, visible]`.
+            particles: The particles of the step.
         """
 
     def gradients(
@@ -83,31 +187,50 @@ class Objective(abc.ABC):
         A pure function of its arguments and the weights, which XLA compiles well.
 
         Args:
-            machine: The `HelmholtzMachine`.
-            x: Binary float32 data `[N, visible]`.
+            machine: The `HelmholtzMachine`, compiled with this objective or not.
+            x: Float32 data `[N, visible]`.
             noise: What `noise` drew for N data.
 
         Returns:
             The gradients in the order of `machine.trainable_variables`, to be descended,
             and the particles of the step.
+
+        Raises:
+            UserError: If the loss does not depend on a trainable weight of the objective.
         """
-        draws = self.draw(machine, x, noise)
+        named = self.split(machine, tf.shape(x)[0], noise)
+        draws = None if self.path_gradients else self.draw(machine, x, named)
         variables = [variable.value for variable in machine.trainable_variables]
         with tf.GradientTape() as tape:
+            if draws is None:
+                draws = self.draw(machine, x, named)
             loss, particles = self.loss(machine, x, draws)
-        gradients = tape.gradient(
-            loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-        return gradients, particles
+        gradients = tape.gradient(loss, variables)
+        self._check_own_weights(machine.trainable_variables, gradients)
+        return [
+            tf.zeros_like(variable) if gradient is None else tf.convert_to_tensor(gradient)
+            for variable, gradient in zip(variables, gradients, strict=True)
+        ], particles
+
+    def _check_own_weights(self, variables, gradients):
+        own = {id(variable) for variable in self.trainable_variables}
+        for variable, gradient in zip(variables, gradients, strict=True):
+            if gradient is None and id(variable) in own:
+                raise UserError(
+                    f"The loss of {type(self).__name__} does not depend on its weight "
+                    f"'{variable.path}', which would not be trained. Add a term for it to the "
+                    "loss, or make it non-trainable and change it in `update`."
+                )
+
+    def get_build_config(self) -> None:
+        """Nothing: a machine builds its objective when it is compiled."""
 
     def get_config(self) -> dict:
         """The constructor's arguments."""
-        return {"num_particles": self.num_particles}
-
-    @classmethod
-    def from_config(cls, config: dict) -> Objective:
-        """Makes the objective from `get_config()`."""
-        return cls(**config)
+        return {
+            **super().get_config(),
+            **{name: getattr(self, name) for name in self.settings},
+        }
 
 
 def register(cls: type[Objective]) -> type[Objective]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
+from collections.abc import Callable
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -10,6 +13,16 @@ from rws_keras.checks import check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.models.particles import Particles, resample
 from rws_keras.objectives.objective import Draws, Objective, register
+
+
+def _check_scale(scale: object, name: str) -> bool | float:
+    if not isinstance(scale, bool | numbers.Real) or not 0 <= scale < math.inf:
+        raise UserError(f"`{name}` must be a bool or a finite scale of at least 0, got {scale!r}.")
+    return scale if isinstance(scale, bool | int) else float(scale)
+
+
+def _check_optional_number(number: object, name: str) -> int | None:
+    return None if number is None else check_positive_integer(number, name)
 
 
 @register
@@ -44,6 +57,15 @@ class ReweightedWakeSleep(Objective):
         - [Bornschein & Bengio, 2015](https://arxiv.org/abs/1406.2751)
     """
 
+    settings: ClassVar = {
+        **Objective.settings,
+        "wake_p": _check_scale,
+        "wake_q": _check_scale,
+        "sleep_q": _check_scale,
+        "num_dreams": _check_optional_number,
+        "num_resampled": _check_optional_number,
+    }
+
     def __init__(
         self,
         num_particles: int = 5,
@@ -52,32 +74,35 @@ class ReweightedWakeSleep(Objective):
         sleep_q: bool | float = True,
         num_dreams: int | None = None,
         num_resampled: int | None = None,
+        **kwargs,
     ):
-        super().__init__(num_particles)
-        for name, scale in [("wake_p", wake_p), ("wake_q", wake_q), ("sleep_q", sleep_q)]:
-            if not isinstance(scale, bool | int | float) or not 0 <= scale < math.inf:
-                raise UserError(
-                    f"`{name}` must be a bool or a finite scale of at least 0, got {scale!r}."
-                )
+        super().__init__(num_particles, **kwargs)
         self.wake_p, self.wake_q, self.sleep_q = wake_p, wake_q, sleep_q
-        self.num_dreams, self.num_resampled = (
-            None if number is None else check_positive_integer(number, name)
-            for number, name in [(num_dreams, "num_dreams"), (num_resampled, "num_resampled")]
-        )
+        self.num_dreams, self.num_resampled = num_dreams, num_resampled
+        self.check_settings()
 
-    def noise_shapes(self, machine, num_data: int | tf.Tensor) -> list:
+    def check_settings(self) -> None:
+        if not (self.wake_p or self.wake_q or self.sleep_q):
+            raise UserError("All updates are off: one of wake_p, wake_q, sleep_q must be on.")
+        if self.num_dreams and not self.sleep_q:
+            raise UserError("`num_dreams` has no effect without the sleep update of Q.")
+        if self.num_resampled and not (self.wake_p or self.wake_q):
+            raise UserError("`num_resampled` has no effect without a wake update.")
+
+    def noise_shapes(self, machine, num_data: int | tf.Tensor) -> dict:
         shapes = super().noise_shapes(machine, num_data)
         if self.sleep_q:
-            shapes += machine.dream_shapes(self.num_dreams or num_data)
-        return [*shapes, [num_data]] if self.num_resampled else shapes
+            shapes["dream"] = machine.p.noise_shapes(self.num_dreams or num_data)
+        if self.num_resampled:
+            shapes["resampling"] = (num_data,)
+        return shapes
 
-    def draw(self, machine, x: tf.Tensor, noise: tf.Tensor) -> Draws:
-        noise = self._split(machine, x, noise)
-        resampling = noise.pop() if self.num_resampled else None
-        num_latents = len(machine.q_layers)
-        latents, log_q = machine.infer(x, noise[:num_latents])
-        dream = machine.dream(noise[num_latents:]) if self.sleep_q else None
-        return Draws(latents, log_q, dream, resampling)
+    def draw(self, machine, x: tf.Tensor, noise: dict) -> Draws:
+        draws = super().draw(machine, x, noise)
+        if self.sleep_q:
+            (dreamt, *latents), _ = machine.p.sample(noise["dream"])
+            draws = draws._replace(dream=(dreamt, latents))
+        return draws._replace(resampling=noise.get("resampling"))
 
     def loss(self, machine, x: tf.Tensor, draws: Draws) -> tuple[tf.Tensor, Particles]:
         latents = draws.latents
@@ -95,20 +120,23 @@ class ReweightedWakeSleep(Objective):
             loss -= self.sleep_q * tf.reduce_mean(tf.add_n(machine.log_q(*draws.dream)))
         return loss, particles
 
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "wake_p": self.wake_p,
-            "wake_q": self.wake_q,
-            "sleep_q": self.sleep_q,
-            "num_dreams": self.num_dreams,
-            "num_resampled": self.num_resampled,
-        }
-
 
 def _weighted_mean(weights, log_probs):
     """Sum over the layers and, weighted, over the particles; mean over the data."""
     return tf.reduce_mean(tf.reduce_sum(weights * tf.add_n(log_probs), axis=0))
+
+
+def _only(allowed: object) -> Callable[[object, str], object]:
+    """The check of a setting that wake-sleep leaves no choice in."""
+
+    def check(value, name):
+        if value != allowed:
+            raise UserError(
+                f"Wake-sleep has `{name}` = {allowed}, got {value!r}; use ReweightedWakeSleep."
+            )
+        return allowed
+
+    return check
 
 
 @register
@@ -124,13 +152,23 @@ class WakeSleep(ReweightedWakeSleep):
         - [Hinton et al., 1995](https://doi.org/10.1126/science.7761831)
     """
 
+    settings: ClassVar = {
+        **ReweightedWakeSleep.settings,
+        "num_particles": _only(1),
+        "wake_q": _only(False),
+        "num_resampled": _only(None),
+    }
+
     def __init__(
         self,
         wake_p: bool | float = True,
         sleep_q: bool | float = True,
         num_dreams: int | None = None,
+        **kwargs,
     ):
-        super().__init__(1, wake_p=wake_p, wake_q=False, sleep_q=sleep_q, num_dreams=num_dreams)
+        super().__init__(
+            1, wake_p=wake_p, wake_q=False, sleep_q=sleep_q, num_dreams=num_dreams, **kwargs
+        )
 
     def get_config(self) -> dict:
         config = super().get_config()

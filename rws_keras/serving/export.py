@@ -17,7 +17,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from rws_keras import HelmholtzMachine
 from rws_keras.errors import UserError
 from rws_keras.models import pretrained
-from rws_keras.serving.scorer import Scorer
+from rws_keras.models.scorer import Scorer
 from rws_keras.training.run import Run, write_json
 from rws_keras.zoo import publish as publishing
 

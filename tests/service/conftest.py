@@ -7,8 +7,8 @@ from server_process import ServerProcess
 from wire import PRESET, SMALL
 
 from rws_keras import HelmholtzMachine
+from rws_keras.models.scorer import Scorer
 from rws_keras.serving.export import export
-from rws_keras.serving.scorer import Scorer
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from wire import PRESET, SMALL
 
 from rws_keras import HelmholtzMachine
 from rws_keras.callbacks import write_png
+from rws_keras.models.scorer import Scorer
 from rws_keras.serving import cli, files
 from rws_keras.serving.client import Client, ClientError
 from rws_keras.serving.export import export
-from rws_keras.serving.scorer import Scorer
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from rws_keras import HelmholtzMachine
+from rws_keras.models.scorer import Scorer
 from rws_keras.serving.export import export
-from rws_keras.serving.scorer import Scorer
 
 PRESET = "digits-sbn-64-32"
 SIGNATURES = {

@@ -14,43 +14,44 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras import HelmholtzMachine
-from rws_keras.checks import check_positive_integer
+from rws_keras.checks import BINARY, Support, check_integer, check_positive_integer
 from rws_keras.errors import UserError
-from rws_keras.layers import FactorizedBernoulli
-from rws_keras.layers.distribution import draw_noise, split_noise
-from rws_keras.models.particles import LikelihoodEstimate, likelihood_from_sums, resample
+from rws_keras.layers.noise import uniform_noise
+from rws_keras.models.particles import likelihood_from_sums, resample
 
 # All particles of a row are in flight at once; four rows of this many take about 500 MB.
 MOST_PARTICLES = 10_000
 _ROWS_AT_ONCE = 4
 _DREAMS = 1000
-_ESTIMATE = {key: [] for key in LikelihoodEstimate._fields}
+_ESTIMATE = {key: [] for key in ("log_likelihood", "standard_error", "effective_sample_size")}
 
 
 class Scorer(tf.Module):
     """The graph functions of a machine.
 
-    A row that is not binary gives NaN, and leaves the other rows as they are.
+    A row with values that the machine does not model (not binary, say) gives NaN, and leaves
+    the other rows as they are.
 
     Args:
-        machine: The machine.
+        machine: The `HelmholtzMachine`.
         num_particles: K of `score`, `posterior`, `reconstruct` and `impute`; 2 to 10,000.
         fast: K of `score_fast`.
         accurate: K of `score_accurate`.
         num_completions: How many completions `impute` draws.
-        seed: Integer, of all noise.
+        seed: Integer of 32 bits, of all noise.
 
     Example:
     ```python
-    scorer = Scorer(machine, num_particles=100)
+    scorer = rws_keras.models.Scorer(machine, num_particles=100)
     scorer.signatures()["serving_default"](x)["log_likelihood"]      # [N], nats
     ```
     """
 
+    OPTIONS = ("num_particles", "fast", "accurate", "num_completions", "seed")
+
     def __init__(
         self,
-        machine: HelmholtzMachine,
+        machine,
         num_particles: int = 100,
         fast: int = 10,
         accurate: int = 1000,
@@ -69,10 +70,16 @@ class Scorer(tf.Module):
             "score_accurate": accurate,
         }
         self.num_completions = check_positive_integer(num_completions, "num_completions")
-        self.seed = seed
+        self.seed = check_integer(seed, "seed", minimum=0)
+        if self.seed >= 2**31:
+            raise UserError(f"`seed` must be below 2**31, got {seed:,}.")
         # Not an attribute that TensorFlow would follow: its variables alone are to be saved.
         self._machine = lambda: machine
-        self.weights = [variable.value for variable in machine.trainable_variables]
+        self.weights = [
+            variable.value
+            for layer in (*machine.p_layers, *machine.q_layers)
+            for variable in layer.variables
+        ]
         self.typical = tf.Variable(
             tf.reduce_mean(machine.sample(_DREAMS, seed=seed).mean, axis=0), trainable=False
         )
@@ -105,7 +112,7 @@ class Scorer(tf.Module):
         def score_row(row):
             return _estimate(self._weigh(row, noise)[1])
 
-        return _by_row(score_row, x, _ESTIMATE, _not_binary(x))
+        return _by_row(score_row, x, _ESTIMATE, self._invalid(x))
 
     def posterior(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         """`latent_1`, `latent_2`, …: `E[h_l | x]`, `[N, units]`, bottom first."""
@@ -121,11 +128,11 @@ class Scorer(tf.Module):
 
         units = self._machine().latent_units
         shapes = {f"latent_{level}": [size] for level, size in enumerate(units, start=1)}
-        return _by_row(mean_latents, x, shapes, _not_binary(x))
+        return _by_row(mean_latents, x, shapes, self._invalid(x))
 
     def reconstruct(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         """`mean`: `E[p(x' = 1 | h_1)]` over the posterior, `[N, D]`."""
-        *noise, visible_noise = self._noise(self.num_particles, with_visible=True)
+        noise, visible_noise = self._noise(self.num_particles, with_visible=True)
 
         def mean_visible(row):
             latents, log_weights = self._weigh(row, noise)
@@ -133,9 +140,9 @@ class Scorer(tf.Module):
             # Drawn anew: an autoregressive layer must not look at the row itself.
             drawn, _ = visible.sample_from_noise(visible_noise)
             weights = tf.nn.softmax(log_weights)
-            return {"mean": _weighted_mean(weights, visible.conditional_probs(drawn))}
+            return {"mean": _weighted_mean(weights, visible.conditional_mean(drawn))}
 
-        return _by_row(mean_visible, x, {"mean": x.shape[1:]}, _not_binary(x))
+        return _by_row(mean_visible, x, {"mean": x.shape[1:]}, self._invalid(x))
 
     def impute(self, x: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """Completes rows of which only a part was observed, by importance resampling.
@@ -161,10 +168,10 @@ class Scorer(tf.Module):
             `effective_sample_size`, `[N]`.
         """
         observed = tf.equal(mask, 1.0)
-        invalid = _not_binary(mask) | _not_binary(tf.where(observed, x, 0.0))
-        *first, visible_first = self._noise(self.num_particles, with_visible=True)
-        *second, visible_second = self._noise(self.num_particles, with_visible=True, part=1)
-        position = split_noise(draw_noise([[1]], self._seed(2)), [[1]])[0]
+        invalid = _outside(BINARY, mask) | self._invalid(tf.where(observed, x, 0.0))
+        first, visible_first = self._noise(self.num_particles, with_visible=True)
+        second, visible_second = self._noise(self.num_particles, with_visible=True, part=1)
+        position = uniform_noise((1,), self._seed(2))
 
         def complete(arguments):
             row, known = arguments
@@ -189,14 +196,13 @@ class Scorer(tf.Module):
         The sample of a seed is the one of `machine.sample(1, seed)`.
         """
         machine = self._machine()
-        shapes = machine.dream_shapes(1)
+        shapes = machine.p.noise_shapes(1)
 
         def sample_row(seed):
             # The high and the low half: small seeds are those of Python's ints.
             halves = tf.reverse(tf.bitcast(seed, tf.int32), [0])
-            noise = draw_noise(shapes, halves)
-            x, latents = machine.dream(split_noise(noise, shapes))
-            mean = machine.p_layers[0].distribution(latents[0]).conditional_probs(x)
+            (x, above, *_), _ = machine.p.sample(uniform_noise(shapes, halves))
+            mean = machine.p_layers[0].distribution(above).conditional_mean(x)
             return {"x": x[0], "mean": mean[0]}
 
         results = {key: [machine.visible_units] for key in ("x", "mean")}
@@ -205,18 +211,24 @@ class Scorer(tf.Module):
     def _seed(self, part: int) -> tf.Tensor:
         return tf.stack([part, self.seed])
 
+    def _invalid(self, x: tf.Tensor) -> tf.Tensor:
+        """Which rows hold values that the visible layer does not model, `[N]`."""
+        return _outside(self._machine().p_layers[0].support, x)
+
     def _noise(self, num_particles, with_visible=False, part=0):
+        """Noise of K particles of one row, that of a visible row for each beside it."""
         machine = self._machine()
-        shapes = machine.particle_shapes(num_particles, 1)
+        shapes = {"particles": machine.q.noise_shapes(num_particles, 1)}
         if with_visible:
-            shapes.append([num_particles, 1, machine.visible_units])
-        return split_noise(draw_noise(shapes, self._seed(part)), shapes)
+            shapes["visible"] = (num_particles, 1, machine.visible_units)
+        noise = uniform_noise(shapes, self._seed(part))
+        return (noise["particles"], noise["visible"]) if with_visible else noise["particles"]
 
     def _weigh(self, row, noise):
         """Particles of one row `[D]`: latents `[K, 1, units]` and log-weights `[K]`."""
         machine = self._machine()
         x = row[None]
-        latents, log_q = machine.infer(x, noise)
+        latents, log_q = machine.q.sample(noise, given=x)
         log_weights = tf.add_n(machine.log_p(x, latents)) - tf.add_n(log_q)
         return latents, log_weights[:, 0]
 
@@ -226,16 +238,13 @@ class Scorer(tf.Module):
         filled = row[None]
         from_p = max(self.num_particles // 4, 1)
         from_q = self.num_particles - from_p
-        inferred, _ = machine.infer(filled, [part[:from_q] for part in noise])
-        dreamt = self._dream_latents([part[from_q:] for part in noise])
+        inferred, _ = machine.q.sample([part[:from_q] for part in noise], given=filled)
+        dreamt, _ = machine.p[1:].sample([part[from_q:] for part in noise])
         latents = [tf.concat(pair, axis=0) for pair in zip(inferred, dreamt, strict=True)]
         visible = machine.p_layers[0].distribution(latents[0])
-        # Noise beyond (0, 1) leaves a unit no choice: the known ones come out as they are.
-        fixed = tf.where(row > 0.5, -1.0, 2.0)
-        x, _ = visible.sample_from_noise(tf.where(known, fixed, visible_noise))
-        logits = visible.conditional_logits(x)
-        log_known = -tf.nn.softplus((1.0 - 2.0 * x) * logits) * tf.cast(known, tf.float32)
-        log_prior = tf.add_n(machine.log_p(x, latents)[1:])
+        x = visible.complete(row, known, visible_noise)
+        log_known = visible.unit_log_probs(x) * tf.cast(known, tf.float32)
+        log_prior = tf.add_n(machine.p[1:].log_prob(latents))
         log_q = tf.add_n(machine.log_q(filled, latents))
         log_mixture = tfp.math.log_add_exp(
             log_q + math.log(from_q / self.num_particles),
@@ -243,18 +252,10 @@ class Scorer(tf.Module):
         )
         log_weights = (tf.reduce_sum(log_known, -1) + log_prior - log_mixture)[:, 0]
         # Where the units depend on each other a gap bears on the weight by those after it:
-        # then only what was drawn may be averaged, not the probability it was drawn with.
-        gaps = tf.sigmoid(logits) if isinstance(visible, FactorizedBernoulli) else x
+        # then only what was drawn may be averaged, not the mean it was drawn around.
+        gaps = visible.conditional_mean(x) if visible.units_are_independent else x
         mean = _weighted_mean(tf.nn.softmax(log_weights), gaps)
         return {"x": x, "mean": mean, "log_weights": log_weights}
-
-    def _dream_latents(self, noise):
-        """Latents `[K, 1, units]` drawn from P, bottom first."""
-        latents, above = [], None
-        for layer, layer_noise in zip(self._machine().p_layers[:0:-1], noise[::-1], strict=True):
-            above, _ = layer.distribution(above).sample_from_noise(layer_noise)
-            latents.append(above)
-        return latents[::-1]
 
 
 def _by_row(function: Callable, rows, shapes: dict, invalid: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -282,7 +283,7 @@ def _estimate(log_weights: tf.Tensor) -> dict[str, tf.Tensor]:
         tf.reduce_logsumexp(2.0 * log_weights),
         log_weights.shape[0],
     )
-    return estimate._asdict()
+    return {key: getattr(estimate, key) for key in _ESTIMATE}
 
 
 def _weighted_mean(weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
@@ -290,6 +291,6 @@ def _weighted_mean(weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     return tf.linalg.matvec(values[:, 0], weights, transpose_a=True)
 
 
-def _not_binary(x: tf.Tensor) -> tf.Tensor:
-    """Which rows of `x` hold other values than zeros and ones, `[N]`."""
-    return tf.reduce_any(~(tf.equal(x, 0.0) | tf.equal(x, 1.0)), axis=1)
+def _outside(support: Support, x: tf.Tensor) -> tf.Tensor:
+    """Which rows of `x` hold values outside the support, `[N]`."""
+    return tf.reduce_any(~support.contains(x), axis=1)

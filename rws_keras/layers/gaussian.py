@@ -1,0 +1,172 @@
+"""Gaussian layer: real units, independent given their parents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from rws_keras.checks import REAL, check_positive_integer
+from rws_keras.errors import UserError
+from rws_keras.layers.distribution import NoiseDrivenDistribution
+from rws_keras.layers.registry import register_family
+from rws_keras.layers.stochastic_layer import StochasticLayer, affine
+
+tfd = tfp.distributions
+
+
+class DiagonalGaussian(NoiseDrivenDistribution):
+    """Independent Gaussian units, `x_i ~ N(μ_i, exp(s_i)²)`.
+
+    Equal to `tfd.MultivariateNormalDiag(μ, exp(s))`, with samples that can be driven by given
+    uniform noise: `x_i = μ_i + exp(s_i) Φ⁻¹(u_i)`. Gradients flow through them.
+
+    Args:
+        loc: Float tensor `[..., D]`, the means μ.
+        log_scale: Float tensor `[..., D]`, the logarithms `s` of the standard deviations.
+        validate_args: Accepted as by every TFP distribution; there is nothing to check.
+        name: Name of the distribution.
+    """
+
+    units_are_independent = True
+
+    def __init__(
+        self,
+        loc: tf.Tensor,
+        log_scale: tf.Tensor,
+        validate_args: bool = False,
+        name: str = "DiagonalGaussian",
+    ):
+        parameters = dict(locals())
+        with tf.name_scope(name) as name:
+            self.loc = tf.convert_to_tensor(loc, tf.float32, name="loc")
+            self.log_scale = tf.convert_to_tensor(log_scale, tf.float32, name="log_scale")
+            super().__init__(parameters, tfd.FULLY_REPARAMETERIZED, validate_args, name)
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        return {
+            "loc": tfp.util.ParameterProperties(event_ndims=1),
+            "log_scale": tfp.util.ParameterProperties(event_ndims=1),
+        }
+
+    def _event_shape(self):
+        return tf.broadcast_static_shape(self.loc.shape[-1:], self.log_scale.shape[-1:])
+
+    def _event_shape_tensor(self):
+        return tf.broadcast_dynamic_shape(tf.shape(self.loc)[-1:], tf.shape(self.log_scale)[-1:])
+
+    def sample_from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        value = self.loc + tf.exp(self.log_scale) * tf.math.ndtri(noise)
+        # From the value, not from the noise: with path gradients `log_prob` depends on the
+        # parameters by way of the value too.
+        return value, self._log_prob(value)
+
+    def unit_log_probs(self, value: tf.Tensor) -> tf.Tensor:
+        z = (value - self.loc) * tf.exp(-self.log_scale)
+        return -0.5 * tf.square(z) - self.log_scale - 0.5 * math.log(2.0 * math.pi)
+
+    def conditional_mean(self, value: tf.Tensor) -> tf.Tensor:
+        return self.loc
+
+    def complete(self, value: tf.Tensor, known: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+        return tf.where(known, value, self.sample_from_noise(noise)[0])
+
+    def _log_prob(self, value):
+        return tf.reduce_sum(self.unit_log_probs(value), axis=-1)
+
+    def _mean(self):
+        return self.loc + tf.zeros_like(self.log_scale)
+
+    def _mode(self):
+        return self._mean()
+
+    def _stddev(self):
+        return tf.exp(self.log_scale) + tf.zeros_like(self.loc)
+
+    def _variance(self):
+        return tf.square(self._stddev())
+
+    def _entropy(self):
+        units = self.log_scale + tf.zeros_like(self.loc) + 0.5 * math.log(2.0 * math.pi * math.e)
+        return tf.reduce_sum(units, axis=-1)
+
+
+@register_family("gaussian", label="Gaussian")
+@keras.saving.register_keras_serializable(package="rws_keras")
+class Gaussian(StochasticLayer):
+    """Diagonal Gaussian layer: `x ~ N(W d + b, exp(V d + c)²)`.
+
+    `d` is the parent `y` itself, or with `hidden_units` a deterministic layer `f(U y + a)`.
+    Without a parent it is a Gaussian prior with means `b` and standard deviations `exp(c)`
+    (`d = f(a)` is constant), the standard normal distribution at first. As latents of P and Q,
+    with path gradients, it makes the machine a variational autoencoder; as the visible layer it
+    models real data.
+
+    Args:
+        units: Positive integer, the number of real units.
+        hidden_units: Positive integer, the size of the deterministic layer; none by default.
+        activation: Activation `f` of the deterministic layer; tanh by default.
+        kernel_initializer: Initializer of `W`, `V` and `U`.
+        bias_initializer: Initializer of `b`, `c` and `a`.
+
+    Example:
+    ```python
+    layer = rws_keras.layers.Gaussian(3)
+    layer.build()                                            # without parents: a prior
+    layer.distribution().sample(5, seed=0)                   # [5, 3]
+    ```
+
+    Reference:
+        - [Kingma & Welling, 2014](https://arxiv.org/abs/1312.6114)
+    """
+
+    support = REAL
+
+    def __init__(
+        self,
+        units: int,
+        hidden_units: int | None = None,
+        activation: str | Callable | None = None,
+        **kwargs,
+    ):
+        super().__init__(units, **kwargs)
+        if hidden_units is None and activation is not None:
+            raise UserError("`activation` has no effect without `hidden_units`; give both.")
+        self.hidden_units = (
+            None if hidden_units is None else check_positive_integer(hidden_units, "hidden_units")
+        )
+        self.activation = keras.activations.get(activation or "tanh")
+
+    def _build(self, given_units):
+        width = given_units
+        if self.hidden_units:
+            width = self.hidden_units
+            if given_units is not None:
+                self.hidden_kernel = self._add_kernel("hidden_kernel", given_units, width)
+            self.hidden_bias = self._add_bias("hidden_bias", width)
+        if width is not None:
+            self.kernel = self._add_kernel("kernel", width, self.units)
+            self.scale_kernel = self._add_kernel("scale_kernel", width, self.units)
+        self.bias = self._add_bias("bias", self.units)
+        self.scale_bias = self._add_bias("scale_bias", self.units)
+
+    def _distribution(self, given):
+        if self.hidden_units:
+            kernel = None if given is None else self.hidden_kernel
+            given = self.activation(affine(given, kernel, self.hidden_bias))
+        if given is None:
+            return DiagonalGaussian(self.bias, self.scale_bias)
+        return DiagonalGaussian(
+            affine(given, self.kernel, self.bias),
+            affine(given, self.scale_kernel, self.scale_bias),
+        )
+
+    def get_config(self) -> dict:
+        config = {**super().get_config(), "hidden_units": self.hidden_units}
+        if self.hidden_units:
+            config["activation"] = keras.activations.serialize(self.activation)
+        return config

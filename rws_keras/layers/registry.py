@@ -1,0 +1,90 @@
+"""The families of layers by name: for `from_sizes`, recipes and model cards alike."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from rws_keras.errors import UserError
+from rws_keras.layers.stochastic_layer import StochasticLayer
+from rws_keras.suggestions import did_you_mean
+
+FAMILIES: dict[str, type[StochasticLayer]] = {}
+_LABELS: dict[str, str] = {}
+
+Family = str | dict | type[StochasticLayer] | StochasticLayer
+
+
+def register_family(name: str, label: str | None = None) -> Callable:
+    """A class decorator that gives a layer family a name.
+
+    Args:
+        name: The name for `from_sizes` and recipes.
+        label: How tables and model cards write it; the class's name by default.
+
+    Example:
+    ```python
+    @rws_keras.layers.register_family("mine")
+    class MyLayer(rws_keras.layers.StochasticLayer):
+        ...
+
+    HelmholtzMachine.from_sizes(784, [200], p="mine")
+    ```
+    """
+
+    def register(cls):
+        if FAMILIES.get(name, cls).__qualname__ != cls.__qualname__:
+            raise UserError(f"There is another layer family of the name {name!r} already.")
+        FAMILIES[name] = cls
+        _LABELS[name] = label or cls.__name__
+        return cls
+
+    return register
+
+
+def get(family: Family, units: int, name: str | None = None) -> StochasticLayer:
+    """Makes a layer of a family.
+
+    Args:
+        family: A registered name (`"sbn"`, `"dsbn"`, `"arsbn"`, `"nade"`, `"gaussian"`, …); a
+            dict with the name under `"family"` and further arguments of the layer, for
+            instance `{"family": "nade", "hidden_units": 100}`; a subclass of
+            `StochasticLayer`; or a layer, which is used as it is.
+        units: The number of units.
+        name: The layer's name.
+
+    Returns:
+        An unbuilt layer.
+
+    Raises:
+        UserError: If there is no such family, it does not take the arguments, or a given layer
+            has another number of units.
+    """
+    if isinstance(family, StochasticLayer):
+        if family.units != units:
+            raise UserError(f"{family!r} has {family.units} units, {units} are needed here.")
+        return family
+    if isinstance(family, type) and issubclass(family, StochasticLayer):
+        return family(units, name=name)
+    options = dict(family) if isinstance(family, dict) else {"family": family}
+    key = options.pop("family", None)
+    if not isinstance(key, str) or key not in FAMILIES:
+        raise UserError(
+            f"Unknown layer family {key!r}; expected one of {', '.join(FAMILIES)}."
+            f"{did_you_mean(key, FAMILIES)}"
+        )
+    cls = FAMILIES[key]
+    known = {*inspect.signature(cls).parameters, *inspect.signature(StochasticLayer).parameters}
+    known -= {"units", "kwargs"}
+    for option in options:
+        if option not in known:
+            raise UserError(
+                f"Layer family {key!r} has no argument {option!r}; it takes "
+                f"{', '.join(sorted(known))}.{did_you_mean(option, known)}"
+            )
+    return cls(units, **{"name": name, **options})
+
+
+def label(family: str | dict) -> str:
+    """How tables and model cards write a family, as the literature does."""
+    return _LABELS[family["family"] if isinstance(family, dict) else family]

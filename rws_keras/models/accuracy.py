@@ -1,0 +1,69 @@
+"""Likelihoods to a wanted accuracy: more particles where they are needed."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from rws_keras.errors import UserError
+from rws_keras.models.particles import LikelihoodEstimate, likelihood_from_sums
+from rws_keras.models.streaming import Sums
+
+# With fewer particles the standard error itself is not to be relied on.
+FIRST_ROUND = 100
+
+
+def estimate_to_accuracy(
+    sums_of: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Sums],
+    x: tf.Tensor,
+    most_particles: int,
+    max_standard_error: float,
+    seed: tf.Tensor,
+) -> LikelihoodEstimate:
+    """Draws particles in rounds until each datum's standard error is small enough.
+
+    Each round doubles the number of particles of the data that are not done.
+
+    Args:
+        sums_of: Function of data, K and a seed to the `Sums` of K fresh particles.
+        x: Float32 data `[N, visible]`.
+        most_particles: K at which a datum is given up on.
+        max_standard_error: The standard error in nats that is wanted.
+        seed: int32 tensor `[2]`.
+
+    Raises:
+        UserError: If the standard error is not a positive finite number.
+    """
+    if (
+        isinstance(max_standard_error, bool)
+        or not isinstance(max_standard_error, numbers.Real)
+        or not 0 < max_standard_error < math.inf
+    ):
+        raise UserError(
+            f"`max_standard_error` must be a positive number of nats, got {max_standard_error!r}."
+        )
+    num_data = len(x)
+    log_sum, log_sum_of_squares = np.full([2, num_data], -np.inf)
+    taken = np.zeros(num_data, np.int32)
+    active, done = np.arange(num_data), 0
+    while done < most_particles and len(active):
+        count = min(max(done, FIRST_ROUND), most_particles - done)
+        fresh = sums_of(tf.gather(x, active), tf.constant(count), tf.random.fold_in(seed, done))
+        log_sum[active] = np.logaddexp(log_sum[active], fresh.log_sum)
+        log_sum_of_squares[active] = np.logaddexp(
+            log_sum_of_squares[active], fresh.log_sum_of_squares
+        )
+        done += count
+        taken[active] = done
+        estimate = likelihood_from_sums(
+            tf.constant(log_sum[active]), tf.constant(log_sum_of_squares[active]), done
+        )
+        # NaN, of a single particle, is not small enough.
+        active = active[~(estimate.standard_error.numpy() <= max_standard_error)]
+    return likelihood_from_sums(
+        tf.constant(log_sum), tf.constant(log_sum_of_squares), tf.constant(taken)
+    )

@@ -1,0 +1,45 @@
+"""Writing a machine as a SavedModel."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+
+from rws_keras.errors import UserError
+from rws_keras.models.scorer import Scorer
+
+
+def write_saved_model(scorer: Scorer, path: str | os.PathLike) -> dict:
+    """Writes a scorer as a SavedModel of standard TensorFlow operations.
+
+    The directory appears under its name once it is whole.
+
+    Args:
+        scorer: The functions.
+        path: The new directory.
+
+    Returns:
+        The functions by the names of their signatures.
+
+    Raises:
+        UserError: If the path is taken.
+    """
+    path = Path(path).expanduser()
+    if path.exists():
+        raise UserError(f"{path} exists already. Remove it, or choose another path.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    signatures = scorer.signatures()
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as partial:
+        directory = Path(partial) / "model"
+        tf.saved_model.save(
+            scorer,
+            os.fspath(directory),
+            signatures=signatures,
+            options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+        )
+        directory.chmod(0o755)
+        os.replace(directory, path)
+    return signatures

@@ -4,9 +4,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.plugins.hparams import metadata
 
 from rws_keras import HelmholtzMachine
-from rws_keras.callbacks import TensorBoard, receptive_fields, tile_images, write_png
+from rws_keras.callbacks import (
+    ParticleSchedule,
+    TensorBoard,
+    receptive_fields,
+    tile_images,
+    write_png,
+)
 from rws_keras.objectives import ReweightedWakeSleep
 
 
@@ -28,13 +35,19 @@ def logs(request, tmp_path_factory):
     x = (np.random.default_rng(0).random((40, 12)) < 0.4).astype(np.uint8)
     machine = HelmholtzMachine.from_sizes(12, [8, 4], p=request.param, seed=0)
     machine.compile(keras.optimizers.Adam(1e-2), ReweightedWakeSleep(5), num_particles=10)
-    board = TensorBoard(directory, x[:10], (3, 4), hyperparameters={"optimizer.name": "adam"})
+    board = TensorBoard(
+        directory,
+        x[:10],
+        (3, 4),
+        hyperparameters={"optimizer.name": "adam", "epochs": 2},
+        run_name="the run",
+    )
     history = machine.fit(x, epochs=2, validation_data=x, callbacks=[board], verbose=0).history
-    return events(directory / "train"), events(directory / "validation"), history
+    return events(directory / "train"), events(directory / "validation"), history, directory
 
 
 def test_curves_of_training_and_validation(logs):
-    train, validation, history = logs
+    train, validation, history, _ = logs
     for name, tag in [
         ("log_likelihood", "estimates/log_likelihood"),
         ("elbo", "estimates/elbo"),
@@ -71,8 +84,53 @@ def test_learning_rate(logs):
     np.testing.assert_allclose(list(logs[0]["training/learning_rate"].values()), 1e-2)
 
 
+def hyperparameters(directory):
+    """What the HParams tab reads: the description of the experiment, and of the session."""
+    found = {}
+    for path in directory.glob("events*"):
+        for record in tf.data.TFRecordDataset(str(path)):
+            for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value:
+                found[value.tag] = value.metadata.plugin_data.content
+    return (
+        metadata.parse_experiment_plugin_data(found[metadata.EXPERIMENT_TAG]),
+        metadata.parse_session_start_info_plugin_data(found[metadata.SESSION_START_INFO_TAG]),
+    )
+
+
 def test_hyperparameters(logs):
-    assert "_hparams_/session_start_info" in logs[0]
+    """The HParams tab shows the run by its name, and the likelihoods of both splits."""
+    experiment, session = hyperparameters(logs[3])
+    assert session.group_name == "the run"
+    assert set(session.hparams) == {"optimizer.name", "epochs"}
+    metrics = [(metric.name.group, metric.name.tag) for metric in experiment.metric_infos]
+    assert metrics == [
+        ("validation", "estimates/log_likelihood"),
+        ("train", "estimates/log_likelihood"),
+    ]
+
+
+def test_one_image_and_bad_settings(tmp_path):
+    x = np.ones([4, 6], np.uint8)
+    machine = HelmholtzMachine.from_sizes(6, [3], seed=0)
+    machine.compile("adam", ReweightedWakeSleep(2), jit_compile=False)
+    machine.fit(x, callbacks=[TensorBoard(tmp_path, x, (2, 3), num_images=1)], verbose=0)
+    assert "images/data_and_reconstructions" in events(tmp_path / "train")
+    with pytest.raises(ValueError, match="does not have the machine's 6 visible units"):
+        machine.fit(x, callbacks=[TensorBoard(tmp_path, x, (2, 2))], verbose=0)
+    with pytest.raises(ValueError, match="`num_images` must be a positive integer"):
+        TensorBoard(tmp_path, num_images=0)
+    with pytest.raises(ValueError, match="`run_name` has no effect"):
+        TensorBoard(tmp_path, run_name="mine")
+
+
+def test_weights_of_a_changed_k_are_shown(tmp_path):
+    x = np.ones([4, 6], np.uint8)
+    machine = HelmholtzMachine.from_sizes(6, [3], seed=0)
+    machine.compile("adam", ReweightedWakeSleep(2), jit_compile=False)
+    callbacks = [ParticleSchedule({0: 2, 1: 5}), TensorBoard(tmp_path, x)]
+    machine.fit(x, epochs=2, callbacks=callbacks, verbose=0)
+    weights = events(tmp_path / "train")["particles/normalized_weights"]
+    assert [weights[step][:, 2].sum() for step in (1, 2)] == [2 * 4, 5 * 4]
 
 
 def test_receptive_fields_are_the_strongest_first():

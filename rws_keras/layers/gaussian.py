@@ -19,14 +19,14 @@ tfd = tfp.distributions
 
 
 class DiagonalGaussian(NoiseDrivenDistribution):
-    """Independent Gaussian units, `x_i ~ N(μ_i, exp(s_i)²)`.
+    """Independent Gaussian units, `x_i ~ N(μ_i, σ_i²)`.
 
-    Equal to `tfd.MultivariateNormalDiag(μ, exp(s))`, with samples that can be driven by given
-    uniform noise: `x_i = μ_i + exp(s_i) Φ⁻¹(u_i)`. Gradients flow through them.
+    Equal to `tfd.MultivariateNormalDiag(μ, σ)`, with samples that can be driven by given
+    uniform noise: `x_i = μ_i + σ_i Φ⁻¹(u_i)`. Gradients flow through them.
 
     Args:
         loc: Float tensor `[..., D]`, the means μ.
-        log_scale: Float tensor `[..., D]`, the logarithms `s` of the standard deviations.
+        scale: Float tensor `[..., D]`, the standard deviations σ.
         validate_args: Accepted as by every TFP distribution; there is nothing to check.
         name: Name of the distribution.
     """
@@ -36,38 +36,38 @@ class DiagonalGaussian(NoiseDrivenDistribution):
     def __init__(
         self,
         loc: tf.Tensor,
-        log_scale: tf.Tensor,
+        scale: tf.Tensor,
         validate_args: bool = False,
         name: str = "DiagonalGaussian",
     ):
         parameters = dict(locals())
         with tf.name_scope(name) as name:
             self.loc = tf.convert_to_tensor(loc, tf.float32, name="loc")
-            self.log_scale = tf.convert_to_tensor(log_scale, tf.float32, name="log_scale")
+            self.scale = tf.convert_to_tensor(scale, tf.float32, name="scale")
             super().__init__(parameters, tfd.FULLY_REPARAMETERIZED, validate_args, name)
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
         return {
             "loc": tfp.util.ParameterProperties(event_ndims=1),
-            "log_scale": tfp.util.ParameterProperties(event_ndims=1),
+            "scale": tfp.util.ParameterProperties(event_ndims=1),
         }
 
     def _event_shape(self):
-        return tf.broadcast_static_shape(self.loc.shape[-1:], self.log_scale.shape[-1:])
+        return tf.broadcast_static_shape(self.loc.shape[-1:], self.scale.shape[-1:])
 
     def _event_shape_tensor(self):
-        return tf.broadcast_dynamic_shape(tf.shape(self.loc)[-1:], tf.shape(self.log_scale)[-1:])
+        return tf.broadcast_dynamic_shape(tf.shape(self.loc)[-1:], tf.shape(self.scale)[-1:])
 
     def sample_from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        value = self.loc + tf.exp(self.log_scale) * tf.math.ndtri(noise)
+        value = self.loc + self.scale * tf.math.ndtri(noise)
         # From the value, not from the noise: with path gradients `log_prob` depends on the
         # parameters by way of the value too.
         return value, self._log_prob(value)
 
     def unit_log_probs(self, value: tf.Tensor) -> tf.Tensor:
-        z = (value - self.loc) * tf.exp(-self.log_scale)
-        return -0.5 * tf.square(z) - self.log_scale - 0.5 * math.log(2.0 * math.pi)
+        z = (value - self.loc) / self.scale
+        return -0.5 * tf.square(z) - tf.math.log(self.scale) - 0.5 * math.log(2.0 * math.pi)
 
     def conditional_mean(self, value: tf.Tensor) -> tf.Tensor:
         return self.loc
@@ -79,29 +79,40 @@ class DiagonalGaussian(NoiseDrivenDistribution):
         return tf.reduce_sum(self.unit_log_probs(value), axis=-1)
 
     def _mean(self):
-        return self.loc + tf.zeros_like(self.log_scale)
+        return self.loc + tf.zeros_like(self.scale)
 
     def _mode(self):
         return self._mean()
 
     def _stddev(self):
-        return tf.exp(self.log_scale) + tf.zeros_like(self.loc)
+        return self.scale + tf.zeros_like(self.loc)
 
     def _variance(self):
         return tf.square(self._stddev())
 
     def _entropy(self):
-        units = self.log_scale + tf.zeros_like(self.loc) + 0.5 * math.log(2.0 * math.pi * math.e)
-        return tf.reduce_sum(units, axis=-1)
+        constant = 0.5 * math.log(2.0 * math.pi * math.e)
+        return tf.reduce_sum(tf.math.log(self._stddev()) + constant, axis=-1)
+
+
+_LEAST_SCALE = 1e-3
+
+
+def _scale(activation: tf.Tensor) -> tf.Tensor:
+    """A positive standard deviation, 1 where the activation is 0."""
+    shift = math.log(math.expm1(1.0 - _LEAST_SCALE))
+    return _LEAST_SCALE + tf.nn.softplus(activation + shift)
 
 
 @register_family("gaussian", label="Gaussian")
 @keras.saving.register_keras_serializable(package="rws_keras")
 class Gaussian(StochasticLayer):
-    """Diagonal Gaussian layer: `x ~ N(W d + b, exp(V d + c)²)`.
+    """Diagonal Gaussian layer: `x ~ N(W d + b, s(V d + c)²)`.
 
-    `d` is the parent `y` itself, or with `hidden_units` a deterministic layer `f(U y + a)`.
-    Without a parent it is a Gaussian prior with means `b` and standard deviations `exp(c)`
+    `s` is a softplus with `s(0) = 1` that stays above 0.001: a scale that goes to zero, or a
+    density that overflows, would end the training. `d` is the parent `y` itself, or with
+    `hidden_units` a deterministic layer `f(U y + a)`.
+    Without a parent it is a Gaussian prior with means `b` and standard deviations `s(c)`
     (`d = f(a)` is constant), the standard normal distribution at first. As latents of P and Q,
     with path gradients, it makes the machine a variational autoencoder; as the visible layer it
     models real data.
@@ -159,10 +170,10 @@ class Gaussian(StochasticLayer):
             kernel = None if given is None else self.hidden_kernel
             given = self.activation(affine(given, kernel, self.hidden_bias))
         if given is None:
-            return DiagonalGaussian(self.bias, self.scale_bias)
+            return DiagonalGaussian(self.bias, _scale(tf.convert_to_tensor(self.scale_bias)))
         return DiagonalGaussian(
             affine(given, self.kernel, self.bias),
-            affine(given, self.scale_kernel, self.scale_bias),
+            _scale(affine(given, self.scale_kernel, self.scale_bias)),
         )
 
     def get_config(self) -> dict:

@@ -58,9 +58,9 @@ def exact_gradient(machine, objective, num_particles):
     dreams = np.exp(exact_log_joint(machine, every_x)).astype(np.float32)
     variables = [variable.value for variable in machine.trainable_variables]
     with tf.GradientTape() as tape:
-        log_p = tf.add_n([term + tf.zeros([1, len(X)]) for term in machine.log_p(x, states)])
-        log_q = tf.add_n([term + tf.zeros([1, len(X)]) for term in machine.log_q(x, states)])
-        log_q_of_dreams = tf.add_n(machine.log_q(every_x, states))
+        # Not `add_n`: the upper layers' terms are the same for all data, `[S, 1]`.
+        log_p, log_q = sum(machine.log_p(x, states)), sum(machine.log_q(x, states))
+        log_q_of_dreams = sum(machine.log_q(every_x, states))
         loss = -objective.wake_p * tf.reduce_sum(weights * log_p) / len(X)
         loss -= objective.wake_q * tf.reduce_sum(weights * log_q) / len(X)
         loss -= objective.sleep_q * tf.reduce_sum(dreams * log_q_of_dreams)

@@ -269,9 +269,10 @@ def finished(tmp_path_factory):
         ("the best one (2)", "mine", "mine"),
     ],
 )
-def test_a_run_of_any_name_is_exported(finished, directory, name, model, tmp_path):
+def test_a_run_of_any_name_is_exported(finished, directory, name, model, tmp_path, monkeypatch):
     shutil.copytree(finished, tmp_path / directory)
-    version = export(f"{tmp_path / directory}/", tmp_path / "models", name, **QUICK)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    version = export(f"~/{directory}/", tmp_path / "models", name, **QUICK)
     assert version == tmp_path / "models" / model / "1"
     card = (version / "assets.extra" / "README.md").read_text()
     assert card.startswith(f"# {model}\n")

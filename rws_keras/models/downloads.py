@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -89,8 +90,9 @@ def _fetch(address: str, folder: Path, expected: str | None = None) -> Path:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".partial-*"):  # by a process that was killed
-        if time.time() - left.stat().st_mtime > _OLD_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process clears up too
+            if time.time() - left.stat().st_mtime > _OLD_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
         downloaded = Path(partial) / path.name
         try:
@@ -115,8 +117,9 @@ def _try_to_get(address: str, path: Path, expected: str | None) -> None:
         try:
             return _get(address, path, expected)
         except (requests.RequestException, _CorruptedError) as error:
+            response = _response(error)
             refused = isinstance(error, ValueError) or (  # such as an address without a host
-                isinstance(error, requests.HTTPError) and error.response.status_code < 500
+                response is not None and response.status_code < 500
             )
             if pause is None or refused:
                 message = f"{address} cannot be downloaded: {_explain(error)}."
@@ -139,8 +142,15 @@ def _get(address: str, path: Path, expected: str | None) -> None:
         length = response.headers.get("Content-Length", "")
         size = int(length) if length.isdecimal() else None
         # On terminals only, and only for what takes longer than a second.
-        bar = {"unit": "B", "unit_scale": True, "delay": 1, "leave": False, "disable": None}
-        with tqdm(total=size, desc=path.name, **bar) as progress:
+        with tqdm(
+            total=size,
+            desc=path.name,
+            unit="B",
+            unit_scale=True,
+            delay=1,
+            leave=False,
+            disable=None,
+        ) as progress:
             for chunk in response.iter_content(_CHUNK):
                 file.write(chunk)
                 digest.update(chunk)
@@ -151,11 +161,16 @@ def _get(address: str, path: Path, expected: str | None) -> None:
         raise _CorruptedError
 
 
+def _response(error: Exception) -> requests.Response | None:
+    """What the server answered instead of sending the file."""
+    return error.response if isinstance(error, requests.HTTPError) else None
+
+
 def _explain(error: Exception) -> str:
     if isinstance(error, _CorruptedError):
         return "what the server sends is incomplete or corrupted, its SHA-256 is not the listed one"
-    if isinstance(error, requests.HTTPError):
-        return f"the server answers {error.response.status_code} ({error.response.reason})"
+    if (response := _response(error)) is not None:
+        return f"the server answers {response.status_code} ({response.reason})"
     cause = _cause(error)
     if isinstance(cause, TimeoutError):
         return f"the server has sent nothing for {TIMEOUT_SECONDS:.0f} seconds"

@@ -81,7 +81,7 @@ def read_metadata(path: Path) -> dict:
             are refused.
     """
     metadata = read_json(path)
-    files = metadata.get("files")
+    files = metadata.get("files", {})
     try:
         sound = {CONFIG, WEIGHTS} <= set(files) and all(
             is_plain_name(name)

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import keras
 
@@ -37,6 +38,8 @@ from rws_keras.models.preset_files import (
 
 INDEX = "index.json"
 ADDRESS_VARIABLE = "RWS_KERAS_ZOO"
+
+Machine = TypeVar("Machine", bound=keras.Model)
 
 # What a machine of the same weights may have otherwise.
 _APART_FROM_WEIGHTS = ("seed", "name")
@@ -139,12 +142,12 @@ def locate(preset: str | os.PathLike, zoo: str | os.PathLike | None = None) -> P
 
 
 def load(
-    cls: type,
+    cls: type[Machine],
     preset: str | os.PathLike,
     load_weights: bool = True,
     overrides: dict | None = None,
     zoo: str | os.PathLike | None = None,
-) -> keras.Model:
+) -> Machine:
     """Loads the machine of a preset; `from_preset` of `HelmholtzMachine` is this.
 
     Args:

@@ -181,8 +181,8 @@ def verify(folder: Path, measure: bool = False) -> str:
     metadata = preset_files.read_metadata(folder / preset_files.METADATA)
     if measure or CARD in metadata["files"]:
         _check_published(folder, metadata)
-        recipe = read_json(folder / RECIPE)
-        if (folder / CARD).read_text() != cards.model_card(metadata, recipe):
+        card = cards.model_card(metadata, read_json(folder / RECIPE))
+        if (folder / CARD).read_text() != card:
             raise PresetError(
                 f"{folder / CARD} is not the card that {preset_files.METADATA} gives; publish the "
                 "preset again."
@@ -194,23 +194,24 @@ def verify(folder: Path, measure: bool = False) -> str:
             f"{preset_files.METADATA} lists {metadata['num_parameters']:,}."
         )
     if measure:
-        return _measure_again(folder, machine, metadata, recipe)
-    card = "" if CARD in metadata["files"] else ", no card"
+        return _measure_again(folder, machine, metadata)
+    note = "" if CARD in metadata["files"] else ", no card"
     return (
-        f"{len(metadata['files'])} files and {machine.count_params():,} parameters as listed{card}"
+        f"{len(metadata['files'])} files and {machine.count_params():,} parameters as listed{note}"
     )
 
 
-def _measure_again(folder: Path, machine: HelmholtzMachine, metadata: dict, recipe: dict) -> str:
-    listed = metadata["test"]
-    found = machine.evaluate(
+def _measure_again(folder: Path, machine: HelmholtzMachine, metadata: dict) -> str:
+    recipe, listed = read_json(folder / RECIPE), metadata["test"]
+    results = machine.evaluate(
         datasets.load(metadata["dataset"]).test,
         batch_size=recipe["evaluation"]["batch_size"],
         num_particles=listed["num_particles"],
         seed=recipe["seed"],
         return_dict=True,
         verbose=0,
-    )["log_likelihood"]
+    )
+    found = dict(results)["log_likelihood"]
     # The noise is the same; only the rounding of another processor can turn a single unit.
     if abs(found - listed["log_likelihood"]) > 0.1 * listed["log_likelihood_se"]:
         raise PresetError(

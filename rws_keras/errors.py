@@ -1,4 +1,4 @@
-"""The one class of errors that are the user's to put right."""
+"""The class of errors that are the user's to put right, and how one error quotes another."""
 
 from __future__ import annotations
 
@@ -10,3 +10,13 @@ class UserError(ValueError):
     as it is, without a traceback; any other exception is a fault of the library and keeps its
     traceback. Being a `ValueError`, it is caught where a Keras user expects one.
     """
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error's message, to be quoted in another; its type if it has none."""
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    if not lines:
+        return name
+    line = lines[0].rstrip(".")
+    return f"{name}: {line}" if isinstance(error, KeyError) else line  # else a bare key

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,12 +17,12 @@ import numpy as np
 import pytest
 
 import rws_keras
-from rws_keras import HelmholtzMachine, PresetError
-from rws_keras.models import pretrained
+from rws_keras import HelmholtzMachine, PresetError, resources
+from rws_keras.models import downloads, preset_files
 
 ZOO = Path(__file__).parents[1] / "zoo"
 NAME = "digits-sbn-64-32"
-WEIGHTS = pretrained.WEIGHTS
+WEIGHTS = preset_files.WEIGHTS
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -79,7 +80,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(pretrained, "_PAUSES", (0.05, 0.05))
+    monkeypatch.setattr(downloads, "_PAUSES", (0.05, 0.05))
     root = tmp_path / "zoo"
     shutil.copytree(ZOO / NAME, root / NAME)
     index = json.loads((ZOO / "index.json").read_text())
@@ -142,11 +143,11 @@ def test_what_changed_at_the_source_is_downloaded_anew(server):
     weights = folder / WEIGHTS
     metadata["files"][WEIGHTS] = {
         "size": weights.stat().st_size,
-        "sha256": pretrained.sha256(weights),
+        "sha256": preset_files.sha256(weights),
     }
     (folder / "preset.json").write_text(json.dumps(metadata))
     index = json.loads((server.root / "index.json").read_text())
-    index["presets"][NAME]["sha256"] = pretrained.sha256(folder / "preset.json")
+    index["presets"][NAME]["sha256"] = preset_files.sha256(folder / "preset.json")
     (server.root / "index.json").write_text(json.dumps(index))
     np.testing.assert_array_equal(scores(HelmholtzMachine.from_preset(NAME)), scores(machine))
 
@@ -182,7 +183,7 @@ def test_a_failure_that_passes_is_overcome(server, tmp_path, name, fault):
     ],
 )
 def test_a_failure_that_stays_is_told(server, tmp_path, monkeypatch, fault, message):
-    monkeypatch.setattr(pretrained, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(downloads, "TIMEOUT_SECONDS", 0.5)
     server.faults[WEIGHTS] = [fault] * 5
     with pytest.raises(PresetError, match=message) as caught:
         HelmholtzMachine.from_preset(NAME)
@@ -194,6 +195,19 @@ def test_a_failure_that_stays_is_told(server, tmp_path, monkeypatch, fault, mess
     # Later, when the server is well again:
     server.faults.clear()
     assert np.isfinite(scores(HelmholtzMachine.from_preset(NAME))).all()
+
+
+def test_other_sockets_of_the_process_keep_their_timeout(server):
+    """Those of a server, say, that downloads a preset in one of its threads."""
+    server.faults = {name: ["slow"] for name in ("index.json", "preset.json", WEIGHTS)}
+    seen = set()
+    thread = threading.Thread(target=HelmholtzMachine.from_preset, args=[NAME])
+    thread.start()
+    while thread.is_alive():
+        seen.add(socket.getdefaulttimeout())
+        time.sleep(0.01)
+    assert WEIGHTS in server.requests
+    assert seen == {None}
 
 
 def test_a_damaged_file_in_the_cache_is_replaced(server, tmp_path):
@@ -243,15 +257,26 @@ def test_names_that_are_not_there(tmp_path):
         HelmholtzMachine.from_preset("no/such/folder")
     with pytest.raises(PresetError, match="http or https"):
         HelmholtzMachine.from_preset("file:///etc")
-    with pytest.raises(PresetError, match="cannot be downloaded"):
-        pretrained._fetch("http://127.0.0.1:9/index.json", tmp_path)
+    with pytest.raises(PresetError, match="cannot be downloaded: Connection refused"):
+        downloads._fetch("http://127.0.0.1:9/index.json", tmp_path)
+    with pytest.raises(PresetError, match="cannot be downloaded: Invalid URL"):
+        HelmholtzMachine.from_preset("http://:80")
 
 
 def test_without_a_zoo(monkeypatch, tmp_path):
     monkeypatch.delenv("RWS_KERAS_ZOO", raising=False)
-    monkeypatch.setattr(pretrained, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr(resources, "folder", lambda name: tmp_path / name)
     with pytest.raises(PresetError, match="RWS_KERAS_ZOO"):
         rws_keras.presets()
+
+
+@pytest.mark.parametrize(
+    "presets", [None, [NAME], {NAME: 3}, {NAME: {"size": 3}}, {NAME: {"sha256": None}}]
+)
+def test_a_damaged_index_is_told(server, presets):
+    (server.root / "index.json").write_text(json.dumps({"format": 1, "presets": presets}))
+    with pytest.raises(PresetError, match="is not a zoo"):
+        HelmholtzMachine.from_preset(NAME)
 
 
 # What an untrusted preset may try.
@@ -268,7 +293,7 @@ def change(preset, name, content):
     (preset / name).write_bytes(content)
     metadata = json.loads((preset / "preset.json").read_text())
     path = preset / name
-    metadata["files"][name] = {"size": path.stat().st_size, "sha256": pretrained.sha256(path)}
+    metadata["files"][name] = {"size": path.stat().st_size, "sha256": preset_files.sha256(path)}
     (preset / "preset.json").write_text(json.dumps(metadata))
 
 
@@ -342,6 +367,7 @@ def test_names_of_files_lead_nowhere_else(preset, name):
         (b"[]", "format"),
         (b'{"format": 99}', "format 1"),
         (b'{"format": 1}', "damaged"),
+        (b'{"format": 1, "files": 3}', "damaged"),
         (b'{"format": 1, "files": {"config.json": 3}}', "damaged"),
     ],
 )

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rws_keras import PresetError
-from rws_keras.models import pretrained
+from rws_keras import HelmholtzMachine, PresetError
+from rws_keras.models import preset_files, pretrained
 from rws_keras.training import recipe as recipes
 from rws_keras.training.run import Run
 from rws_keras.zoo import cards, cli
@@ -27,7 +27,7 @@ FOLDERS = publishing.folders()
 
 
 def metadata(name):
-    return pretrained.read_metadata(publishing.ZOO / name / pretrained.METADATA)
+    return preset_files.read_metadata(publishing.ZOO / name / preset_files.METADATA)
 
 
 def nll_of(name):
@@ -37,9 +37,9 @@ def nll_of(name):
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_preset_is_what_it_says(folder):
     assert "parameters as listed" in publishing.verify(folder)
-    about = pretrained.read_metadata(folder / pretrained.METADATA)
+    about = preset_files.read_metadata(folder / preset_files.METADATA)
     assert about["name"] == folder.name
-    listed = {path.name for path in folder.iterdir()} - {pretrained.METADATA}
+    listed = {path.name for path in folder.iterdir()} - {preset_files.METADATA}
     assert listed == set(about["files"])
 
 
@@ -78,6 +78,23 @@ def test_published_figures_belong_to_a_data_set_and_a_model():
             assert all(isinstance(value, float) for value in figures.values())
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 seconds"),
+        (1.4, "1 second"),
+        (18.2, "18 seconds"),
+        (119.4, "119 seconds"),
+        (119.6, "2 minutes"),
+        (540, "9 minutes"),
+        (7199, "120 minutes"),
+        (9000, "2.5 hours"),
+    ],
+)
+def test_durations_in_a_unit_that_fits(seconds, text):
+    assert cards.duration(seconds) == text
+
+
 # A real run, published.
 
 
@@ -113,7 +130,7 @@ def test_a_published_run_is_a_preset(zoo, run, monkeypatch):
     assert "Limits" in command("info", "tiny", "--zoo", zoo).output
     assert command("download", "tiny", "--zoo", zoo).output.strip() == str(zoo / "tiny")
     assert "as listed" in command("verify", "--measure", "--zoo", zoo).output
-    about = pretrained.read_metadata(zoo / "tiny" / pretrained.METADATA)
+    about = preset_files.read_metadata(zoo / "tiny" / preset_files.METADATA)
     assert about["training"]["epochs"] == 2
     (test,) = (e for e in Run(run).metrics["evaluations"] if e["split"] == "test")
     assert about["test"]["log_likelihood"] == test["log_likelihood"]
@@ -129,7 +146,7 @@ def test_publishing_again_replaces_the_preset(zoo, run):
     assert sorted(path.name for path in zoo.iterdir()) == ["README.md", "index.json", "tiny"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "config.json", pretrained.WEIGHTS, "recipe.json"])
+@pytest.mark.parametrize("name", ["README.md", "config.json", preset_files.WEIGHTS, "recipe.json"])
 def test_verify_notices_a_changed_file(zoo, name):
     content = (zoo / "tiny" / name).read_bytes()
     (zoo / "tiny" / name).write_bytes(content[:-1] + b"?")
@@ -138,35 +155,57 @@ def test_verify_notices_a_changed_file(zoo, name):
 
 
 def test_verify_notices_a_card_that_tells_something_else(zoo):
-    path, card = zoo / "tiny" / pretrained.METADATA, zoo / "tiny" / "README.md"
+    path, card = zoo / "tiny" / preset_files.METADATA, zoo / "tiny" / "README.md"
     card.write_text(card.read_text() + "The best of all.\n")
     about = json.loads(path.read_text())
-    about["files"]["README.md"]["sha256"] = pretrained.sha256(card)
+    about["files"]["README.md"]["sha256"] = preset_files.sha256(card)
     path.write_text(json.dumps(about))
-    with pytest.raises(PresetError, match="not what its metadata give"):
+    with pytest.raises(PresetError, match="is not the card that"):
         publishing.verify(zoo / "tiny")
 
 
 def test_verify_notices_a_wrong_claim(zoo):
-    path = zoo / "tiny" / pretrained.METADATA
+    path = zoo / "tiny" / preset_files.METADATA
     about = json.loads(path.read_text())
     about["test"]["log_likelihood"] += 1.0
     (zoo / "tiny" / "README.md").write_text(
         cards.model_card(about, json.loads((zoo / "tiny" / "recipe.json").read_text()))
     )
-    about["files"]["README.md"]["sha256"] = pretrained.sha256(zoo / "tiny" / "README.md")
+    about["files"]["README.md"]["sha256"] = preset_files.sha256(zoo / "tiny" / "README.md")
     path.write_text(json.dumps(about))
     publishing.verify(zoo / "tiny")
-    with pytest.raises(PresetError, match="was listed with"):
+    with pytest.raises(PresetError, match="but now it has"):
         publishing.verify(zoo / "tiny", measure=True)
     with pytest.raises(PresetError, match="index"):
         publishing.verify_index(zoo)
 
 
 def test_what_cannot_be_published_is_told(run, tmp_path):
-    with pytest.raises(ValueError, match="no name for a preset"):
+    with pytest.raises(ValueError, match="cannot be the name of a preset"):
         publishing.publish(Run(run), "../up", tmp_path)
     Run.create(tmp_path / "unfinished", Run(run).recipe)
     with pytest.raises(ValueError, match="not finished"):
         publishing.publish(Run(tmp_path / "unfinished"), "some", tmp_path)
     assert not (tmp_path / "some").exists()
+
+
+def test_a_zoo_holds_published_presets_only(zoo, run):
+    pretrained.save(HelmholtzMachine.from_sizes(4, [3]), zoo / "saved")
+    before = (zoo / "index.json").read_bytes()
+    with pytest.raises(PresetError, match="saved was saved, but not published"):
+        publishing.publish(Run(run), "another", zoo)
+    assert not (zoo / "another").exists()
+    assert (zoo / "index.json").read_bytes() == before
+
+
+def test_what_is_generated_can_be_generated_anew(zoo):
+    def content():
+        return {path: path.read_bytes() for path in zoo.rglob("*") if path.is_file()}
+
+    before = content()
+    (zoo / "tiny" / "README.md").write_text("an older card")
+    (zoo / "README.md").write_text("an older leaderboard")
+    publishing.regenerate(zoo)
+    assert content() == before
+    publishing.verify(zoo / "tiny")
+    publishing.verify_index(zoo)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -150,41 +150,53 @@ class HelmholtzMachine(Trainer):
         )
 
     @classmethod
-    def from_preset(cls, preset: str | os.PathLike) -> HelmholtzMachine:
+    def from_preset(
+        cls, preset: str | os.PathLike, load_weights: bool = True, **overrides
+    ) -> HelmholtzMachine:
         """Loads a pretrained machine.
 
         A preset consists of a configuration and arrays: loading one from an untrusted place
         runs no code of that place.
 
         Args:
-            preset: A name from `rws_keras.presets()`, the path of a preset's folder, or its
-                http(s) address. What is downloaded is checked by its SHA-256 and kept under
-                the Keras home.
+            preset: A name from `rws_keras.presets()`, the path of a preset's folder, its http(s)
+                address, or `hf://USER/NAME` for the Hugging Face Hub. What is downloaded is
+                checked by its SHA-256 and kept.
+            load_weights: Whether to load the weights; else they are fresh.
+            **overrides: Arguments of the machine to replace: `seed`, `name`, and without the
+                weights `p_layers` and `q_layers`.
 
         Returns:
             The machine, not compiled.
 
         Raises:
-            PresetError: If there is no such preset, or it is damaged or cannot be had. (It is
-                a `ValueError`.)
+            PresetError: If there is no such preset, or it is damaged or not available. (It is
+                a `UserError`.)
+            UserError: If an override is unknown, or does not go with the weights.
 
         Example:
         ```python
-        machine = rws_keras.HelmholtzMachine.from_preset("digits-sbn-64-32")
-        machine.log_likelihood(x, num_particles=1000)
+        machine = rws_keras.HelmholtzMachine.from_preset("digits-sbn-64-32", seed=1)
         ```
         """
-        folder = pretrained.locate(preset)
-        try:
-            config = json.loads((folder / pretrained.CONFIG).read_text())
-            machine = keras.saving.deserialize_keras_object(config, safe_mode=True)
-            if not isinstance(machine, cls):
-                raise TypeError(f"it describes a {type(machine).__name__}, not a {cls.__name__}")
-            machine.load_weights(folder / pretrained.WEIGHTS)
-        except Exception as error:  # json, Keras and h5py each have errors of their own
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise pretrained.PresetError(f"{folder} does not hold a machine: {reason}.") from error
-        return machine
+        return pretrained.load(cls, preset, load_weights, overrides)
+
+    def save_to_preset(self, path: str | os.PathLike) -> Path:
+        """Saves the machine as a preset, which `from_preset(path)` loads.
+
+        The folder can be exported, served, and uploaded to the Hugging Face Hub as it is.
+        Optimizer and objective are left out: a preset is for use and for new training.
+
+        Args:
+            path: The folder. A preset that is there is replaced, anything else is not.
+
+        Returns:
+            The folder.
+
+        Raises:
+            PresetError: If something else than a preset is at that path.
+        """
+        return pretrained.save(self, path)
 
     def _check_stacks(self):
         if len(self.p_layers) != len(self.q_layers) + 1 or not self.q_layers:

@@ -1,49 +1,48 @@
-"""Presets: pretrained machines as data, in a folder, under an address or in the zoo.
+"""Presets: pretrained machines as data, listed, found, loaded and saved.
 
-A preset is a folder of plain files: `preset.json` says what the machine is, what it was measured
-at, and the size and SHA-256 of the others, among them `config.json` (the layers) and
-`model.weights.h5` (arrays). A zoo is a folder of presets with an `index.json`, which has the
-SHA-256 of each `preset.json`. Nothing of it is code.
+A preset (see `preset_files`) is in a folder, at an http(s) address, on the Hugging Face Hub, or
+in a zoo: a folder of presets with an `index.json`, which has the SHA-256 of each `preset.json`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import json
 import os
-import re
-import shutil
-import socket
-import tempfile
-import time
-import urllib.error
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import keras
 
+import rws_keras
 from rws_keras import resources
-from rws_keras.errors import UserError
+from rws_keras.errors import UserError, reason
+from rws_keras.models import downloads
+from rws_keras.models.preset_files import (
+    CONFIG,
+    FORMAT,
+    METADATA,
+    WEIGHTS,
+    PresetError,
+    UnknownPresetError,
+    check_folder,
+    is_plain_name,
+    is_preset,
+    read_json,
+    replacing,
+    write_json,
+    write_metadata,
+)
 
 INDEX = "index.json"
-METADATA = "preset.json"
-CONFIG = "config.json"
-WEIGHTS = "model.weights.h5"
-FORMAT = 1
-
 ADDRESS_VARIABLE = "RWS_KERAS_ZOO"
 
-# A server that sends nothing for so long is given up; a slow one is not.
-TIMEOUT_SECONDS = 30.0
-_PAUSES = (0.5, 2.0)  # seconds before the second and the third try
-_OLD_SECONDS = 24 * 3600.0
+Machine = TypeVar("Machine", bound=keras.Model)
 
-
-class PresetError(UserError):
-    """A preset that is not there, not to be had, or not what it should be."""
+# What a machine of the same weights may have otherwise.
+_APART_FROM_WEIGHTS = ("seed", "name")
 
 
 def zoo_address(zoo: str | os.PathLike | None = None) -> str:
@@ -51,7 +50,7 @@ def zoo_address(zoo: str | os.PathLike | None = None) -> str:
 
     Args:
         zoo: A directory or an http(s) address; by default the environment variable
-            `RWS_KERAS_ZOO`, else the `zoo` folder of the checkout.
+            `RWS_KERAS_ZOO`, else the zoo that comes with the library.
 
     Raises:
         PresetError: If there is none of them.
@@ -62,7 +61,7 @@ def zoo_address(zoo: str | os.PathLike | None = None) -> str:
     if (resources.folder("zoo") / INDEX).exists():
         return str(resources.folder("zoo"))
     raise PresetError(
-        f"There is no zoo beside this installation. Set {ADDRESS_VARIABLE} to the directory or the "
+        f"This installation comes without a zoo. Set {ADDRESS_VARIABLE} to the directory or the "
         f"http(s) address of one (where its {INDEX} is), or give the preset's own path or address."
     )
 
@@ -78,7 +77,7 @@ def presets(zoo: str | os.PathLike | None = None) -> dict[str, dict]:
         `size` (bytes to download), `test` (the measured likelihood) and others.
 
     Raises:
-        PresetError: If the zoo is not to be had or damaged.
+        PresetError: If the zoo cannot be reached, or its index is damaged.
 
     Example:
     ```python
@@ -87,212 +86,190 @@ def presets(zoo: str | os.PathLike | None = None) -> dict[str, dict]:
     ```
     """
     address = zoo_address(zoo)
-    path = _fetch(f"{address}/{INDEX}", _cache(address)) if _is_url(address) else Path(address)
-    index = read_metadata(path if path.is_file() else path / INDEX)
-    if not isinstance(index.get("presets"), dict):
-        raise PresetError(f"{address} is not a zoo: its {INDEX} lists no presets.")
-    return index["presets"]
+    if _is_address(address):
+        path = downloads.download_index(address, INDEX)
+    else:
+        path = Path(address).expanduser() / INDEX
+    entries = read_json(path).get("presets")
+    if not isinstance(entries, dict) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("sha256"), str)
+        for entry in entries.values()
+    ):
+        raise PresetError(
+            f"{address} is not a zoo: its {INDEX} does not list presets and their SHA-256."
+        )
+    return entries
 
 
 def locate(preset: str | os.PathLike, zoo: str | os.PathLike | None = None) -> Path:
     """The folder of a preset on this machine, its files checked; downloads them if need be.
 
     Args:
-        preset: A name from `presets()`, the path of a folder, or an http(s) address.
+        preset: A name from `presets()`, the path of a folder, an http(s) address, or
+            `hf://USER/NAME` (`hf://USER/NAME@REVISION`) for the Hugging Face Hub.
         zoo: Where names are looked up; see `zoo_address`.
 
     Returns:
-        The folder. Downloaded ones are kept under the Keras home, in `rws_keras`.
+        The folder. Downloaded ones are kept under the Keras home, in `rws_keras`, those of
+        the Hub in the Hub's own cache.
 
     Raises:
-        PresetError: If there is no such preset, or its files are damaged or cannot be had.
+        PresetError: If there is no such preset, or its files are damaged or not available.
     """
-    name = os.fspath(preset).rstrip("/")
-    if _is_url(name):
-        return _download(name)
-    if (Path(name) / METADATA).exists():
-        return check_folder(Path(name))
-    if not _is_plain(name):
-        raise PresetError(f"{name} is not the folder of a preset: it has no {METADATA}.")
+    handle = os.fspath(preset)
+    name = handle.rstrip("/")
+    if handle.startswith("hf://"):
+        return downloads.download_from_hub(handle)
+    if _is_address(handle):
+        return downloads.download_preset(name)
+    path = Path(handle).expanduser()
+    if is_preset(path):
+        return check_folder(path)
+    if not is_plain_name(name):
+        raise UnknownPresetError(f"{path} is not the folder of a preset: it has no {METADATA}.")
     known = presets(zoo)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise PresetError(
-            f"Unknown preset '{name}'; expected a folder, an http(s) address, or one of "
-            f"{', '.join(known)}.{hint}"
+        raise UnknownPresetError(
+            f"Unknown preset '{name}'; expected a folder, an http(s) address, hf://USER/NAME, or "
+            f"one of {', '.join(known)}.{hint}"
         )
-    address = f"{zoo_address(zoo)}/{name}"
-    return _download(address, known[name]) if _is_url(address) else check_folder(Path(address))
+    address = zoo_address(zoo)
+    if _is_address(address):
+        return downloads.download_preset(f"{address}/{name}", known[name]["sha256"])
+    return check_folder(Path(address).expanduser() / name)
 
 
-def read_metadata(path: Path) -> dict:
-    """Reads `preset.json` or `index.json`.
-
-    Raises:
-        PresetError: If it is missing, damaged, or of another format.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise PresetError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise PresetError(
-            f"{path} is not of format {FORMAT}, which this version of rws_keras reads."
-        )
-    return content
-
-
-def files_of(metadata: dict, where: str) -> dict[str, dict]:
-    """The files that `preset.json` lists, each with `size` and `sha256`.
-
-    Raises:
-        PresetError: If the list is not as it should be. Names that lead out of the folder
-            are among what is refused.
-    """
-    files = metadata.get("files")
-    try:
-        sound = {CONFIG, WEIGHTS} <= set(files) and all(
-            _is_plain(name)
-            and isinstance(entry["size"], int)
-            and re.fullmatch("[0-9a-f]{64}", entry["sha256"])
-            for name, entry in files.items()
-        )
-    except (TypeError, KeyError):
-        sound = False
-    if not sound:
-        raise PresetError(
-            f"{where} is damaged: it must list {CONFIG} and {WEIGHTS} with size and SHA-256."
-        )
-    return files
-
-
-def check_folder(folder: Path) -> Path:
-    """Returns a preset's folder after comparing its files with `preset.json`.
-
-    Raises:
-        PresetError: If a file is missing or its content is not the listed one.
-    """
-    metadata = folder / METADATA
-    for name, entry in files_of(read_metadata(metadata), str(metadata)).items():
-        if not (folder / name).is_file():
-            raise PresetError(f"{folder} lacks {name}, which {METADATA} lists. Restore the file.")
-        if sha256(folder / name) != entry["sha256"]:
-            raise PresetError(
-                f"{folder / name} is damaged: its SHA-256 is not the one in {METADATA}. "
-                "Restore the file."
-            )
-    return folder
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _download(address: str, known: dict | None = None) -> Path:
-    """Downloads a preset; `known` is its entry in a zoo's index, with `preset.json`'s hash."""
-    if not re.match("https?://", address):
-        raise PresetError(f"Presets are downloaded by http or https, not from {address}.")
-    folder = _cache(address)
-    metadata = read_metadata(_fetch(f"{address}/{METADATA}", folder, known and known["sha256"]))
-    for name, entry in files_of(metadata, f"{address}/{METADATA}").items():
-        _fetch(f"{address}/{name}", folder, entry["sha256"])
-    return folder
-
-
-def _cache(address: str) -> Path:
-    """The folder under the Keras home for what comes from an address."""
-    home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
-    digest = hashlib.sha256(address.encode()).hexdigest()[:12]
-    return Path(home).expanduser() / "rws_keras" / f"{address.split('/')[-1]}-{digest}"
-
-
-def _fetch(address: str, folder: Path, expected: str | None = None) -> Path:
-    """Downloads a file into a folder, unless it is there already; never half of it.
+def load(
+    cls: type[Machine],
+    preset: str | os.PathLike,
+    load_weights: bool = True,
+    overrides: dict | None = None,
+    zoo: str | os.PathLike | None = None,
+) -> Machine:
+    """Loads the machine of a preset; `from_preset` of `HelmholtzMachine` is this.
 
     Args:
-        address: Where it is.
-        folder: Where to put it.
-        expected: Its SHA-256. A file without one is always downloaded anew, and only if that
-            fails for want of a connection the copy of last time serves.
+        cls: The class that the machine must be of.
+        preset: See `locate`.
+        load_weights: Whether to load the weights; else they are fresh, as the layers'
+            initializers give them.
+        overrides: Arguments of the machine to replace: `seed` and `name`, and without the
+            weights also its layers.
+        zoo: Where names are looked up; see `zoo_address`.
 
     Returns:
-        The path of the file.
-    """
-    path = folder / address.split("/")[-1]
-    if expected and path.exists() and sha256(path) == expected:
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".partial-*"):  # by a process that was killed
-        if time.time() - left.stat().st_mtime > _OLD_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
-    # `get_file` writes under the final name, so it gets a directory of its own first.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
-        try:
-            downloaded = _try_to_get(address, path.name, partial, expected)
-        except ConnectionError as error:
-            if expected or not path.exists():
-                raise PresetError(str(error)) from error
-            warnings.warn(f"{error} Using the copy of last time.", stacklevel=2)
-            return path
-        os.replace(downloaded, path)
-    return path
-
-
-def _try_to_get(address: str, name: str, directory: str, expected: str | None) -> str:
-    """Keras's `get_file`, tried three times.
+        The machine, not compiled.
 
     Raises:
-        PresetError: If the server says that there is no such file, or keeps sending a wrong one.
-        ConnectionError: If the server cannot be reached, fails, or breaks off.
+        PresetError: If there is no such preset, or it is damaged or not available.
+        UserError: If an override is unknown, or does not go with the weights.
     """
-    for pause in (*_PAUSES, None):
-        try:
-            with _timeout():
-                return keras.utils.get_file(
-                    name, address, cache_dir=directory, cache_subdir="", file_hash=expected
-                )
-        except Exception as error:  # what get_file raises is a plain Exception
-            cause = error.__context__ if type(error) is Exception else error
-            refused = isinstance(cause, urllib.error.HTTPError) and 400 <= cause.code < 500
-            if pause is None or refused:
-                message = f"{address} cannot be downloaded: {_reason(cause)}."
-                if refused or isinstance(cause, ValueError):
-                    raise PresetError(message) from error
-                raise ConnectionError(message) from error
-            time.sleep(pause)
-            # A wrong file would be taken for the right one where no hash is known.
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(os.path.join(directory, name))
-    raise AssertionError
+    folder = locate(preset, zoo)
+    with _no_machine_in(folder):
+        config = json.loads((folder / CONFIG).read_text())
+        machine = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        if not isinstance(machine, cls):
+            raise TypeError(f"it describes a {type(machine).__name__}, not a {cls.__name__}")
+    if overrides:
+        config = machine.get_config()
+        _check_overrides(overrides, list(config), load_weights)
+        kept = {key: value for key, value in config.items() if key not in overrides}
+        machine = type(machine)(**keras.saving.deserialize_keras_object(kept), **overrides)
+    if load_weights:
+        own: dict = {}
+        machine.save_own_variables(own)
+        with _no_machine_in(folder):
+            machine.load_weights(folder / WEIGHTS)
+        # The state of the noise is among the weights; another seed starts it anew.
+        if overrides and "seed" in overrides:
+            machine.load_own_variables(own)
+    return machine
 
 
-def _reason(cause: BaseException) -> str:
-    if isinstance(cause, urllib.error.HTTPError):
-        return f"the server answers {cause.code} ({cause.reason})"
-    if isinstance(cause, ValueError):
-        return "what the server sends is incomplete or corrupted, its SHA-256 is another"
-    if isinstance(cause, TimeoutError):
-        return f"the server has sent nothing for {TIMEOUT_SECONDS:.0f} seconds"
-    return str(getattr(cause, "reason", cause)).rstrip(".")
+def save(machine: keras.Model, path: str | os.PathLike, metadata: dict | None = None) -> Path:
+    """Saves a machine as a preset; `save_to_preset` of `HelmholtzMachine` is this.
+
+    Optimizer, objective and their state are left out: a preset is for use and for new
+    training, checkpoints are for going on with the old.
+
+    Args:
+        machine: The machine.
+        path: The folder. A preset that is there is replaced, anything else is not.
+        metadata: Further entries of `preset.json`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        PresetError: If something else than a preset is at that path.
+    """
+    with saving(machine, path, metadata):
+        pass
+    return Path(path).expanduser()
 
 
 @contextlib.contextmanager
-def _timeout() -> Iterator[None]:
-    """Gives new sockets a time limit: `get_file` takes none and would wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT_SECONDS)
+def saving(
+    machine: keras.Model, path: str | os.PathLike, metadata: dict | None = None
+) -> Iterator[tuple[Path, dict]]:
+    """Saves a machine as `save` does, together with what the block adds.
+
+    Yields:
+        The folder as yet, under a temporary name, and the content of `preset.json` but for the
+        list of files. Files and entries that the block adds become part of the preset.
+    """
+    target = Path(path).expanduser().resolve()
+    with replacing(target) as folder:
+        plain = _without_training(machine)
+        write_json(folder / CONFIG, keras.saving.serialize_keras_object(plain))
+        plain.save_weights(folder / WEIGHTS)
+        content = {
+            "format": FORMAT,
+            "name": target.name,
+            "visible_units": plain.visible_units,
+            "latent_units": plain.latent_units,
+            "num_parameters": plain.count_params(),
+            "rws_keras": rws_keras.__version__,
+            **(metadata or {}),
+        }
+        yield folder, content
+        write_metadata(folder, content)
+
+
+def _without_training(machine: keras.Model) -> keras.Model:
+    """A copy of a machine that was never compiled."""
+    copy = machine.from_config(machine.get_config())
+    for stack in ("p_layers", "q_layers"):
+        for new, old in zip(getattr(copy, stack), getattr(machine, stack), strict=True):
+            new.set_weights(old.get_weights())
+    own: dict = {}
+    machine.save_own_variables(own)
+    copy.load_own_variables(own)
+    return copy
+
+
+def _check_overrides(overrides: dict, known: list[str], load_weights: bool) -> None:
+    allowed = [key for key in known if key in _APART_FROM_WEIGHTS or not load_weights]
+    for key in overrides:
+        if key in allowed:
+            continue
+        advice = f"; give it with load_weights=False: the weights belong to the preset's {key}"
+        raise UserError(
+            f"`{key}` of a preset cannot be replaced"
+            f"{advice if key in known else ''}. Allowed: {', '.join(allowed)}."
+        )
+
+
+@contextlib.contextmanager
+def _no_machine_in(folder: Path) -> Iterator[None]:
+    """Turns whatever goes wrong into a `PresetError` that names the preset."""
     try:
         yield
-    finally:
-        socket.setdefaulttimeout(before)
+    except Exception as error:  # json, Keras and h5py each have errors of their own
+        raise PresetError(f"{folder} does not hold a machine: {reason(error)}.") from error
 
 
-def _is_url(name: str) -> bool:
+def _is_address(name: str) -> bool:
     return "://" in name
-
-
-def _is_plain(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name) is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 import shutil
 import tempfile
 from importlib import metadata as packages
@@ -16,7 +15,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from rws_keras import HelmholtzMachine
 from rws_keras.errors import UserError
-from rws_keras.models import pretrained
+from rws_keras.models import preset_files, pretrained
+from rws_keras.models.saved_model import write_saved_model
 from rws_keras.models.scorer import Scorer
 from rws_keras.training.run import Run, write_json
 from rws_keras.zoo import publish as publishing
@@ -34,44 +34,58 @@ def export(
     """Exports a preset or a finished run.
 
     Args:
-        source: A preset's name, path or address, or the directory of a finished run.
+        source: A preset (its name, path, address or `hf://` handle), or the directory of a
+            finished run.
         to: Directory of the models.
-        name: The model's name; the preset's or the run's by default.
+        name: The model's name; by default that of the preset, or of the run's directory.
         **options: Arguments of `Scorer`.
 
     Returns:
         The new version, `TO/NAME/VERSION`.
 
     Raises:
-        ValueError: If there is no such preset or run, or an option is out of its range.
+        UserError: If there is no such preset or run, or an option is out of its range.
     """
-    run = Run(source)
-    if not run.exists():
-        return export_preset(pretrained.locate(source), Path(to), name, **options)
-    with tempfile.TemporaryDirectory() as zoo:
-        preset = publishing.publish(run, run.path.resolve().name.lower(), Path(zoo))
+    path = Path(source).expanduser()
+    # A published preset has a recipe as well, but a run has no `preset.json`.
+    if preset_files.is_preset(path) or not Run(path).exists():
+        return export_preset(_locate(source), Path(to), name, **options)
+    name = _check_name(path.resolve().name if name is None else name)
+    with tempfile.TemporaryDirectory() as temporary:
+        preset = Path(temporary) / name
+        publishing.write_preset(Run(path), preset)
         return export_preset(preset, Path(to), name, **options)
+
+
+def _locate(source: str | os.PathLike) -> Path:
+    try:
+        return pretrained.locate(source)
+    except preset_files.UnknownPresetError as error:
+        raise preset_files.UnknownPresetError(
+            f"{error} Nor is it the directory of a run, which has a recipe.json."
+        ) from None
+
+
+def _check_name(name: str) -> str:
+    if not preset_files.is_plain_name(name):
+        raise UserError(
+            f"{name!r} cannot be the name of a model: letters, digits, ., - and _ only. Give "
+            "another with --name."
+        )
+    return name
 
 
 def export_preset(preset: Path, to: Path, name: str | None = None, **options) -> Path:
     """Exports the preset in a folder; see `export`."""
-    metadata = pretrained.read_metadata(preset / pretrained.METADATA)
-    name = name or metadata["name"]
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
-        raise UserError(f"{name!r} is no name for a model: letters, digits, ., - and _ only.")
+    metadata = preset_files.read_metadata(preset / preset_files.METADATA)
+    name = _check_name(metadata["name"] if name is None else name)
     scorer = Scorer(HelmholtzMachine.from_preset(preset), **options)
-    signatures = scorer.signatures()
     base = to / name
     base.mkdir(parents=True, exist_ok=True)
     # Beside the versions, under a name that no server takes for one.
     with tempfile.TemporaryDirectory(dir=base, prefix=".partial-") as partial:
         directory = Path(partial) / "model"
-        tf.saved_model.save(
-            scorer,
-            os.fspath(directory),
-            signatures=signatures,
-            options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-        )
+        signatures = write_saved_model(scorer, directory)
         extra = directory / "assets.extra"
         extra.mkdir()
         write_warmup_requests(extra / "tf_serving_warmup_requests", name, signatures)
@@ -91,7 +105,6 @@ def export_preset(preset: Path, to: Path, name: str | None = None, **options) ->
                 "tensorflow": packages.version("tensorflow"),
             },
         )
-        directory.chmod(0o755)
         return _take_next_version(directory, base)
 
 

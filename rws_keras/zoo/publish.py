@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-
-import keras
 
 from rws_keras import HelmholtzMachine, PresetError, datasets, resources
 from rws_keras.errors import UserError
-from rws_keras.models import pretrained
+from rws_keras.models import preset_files, pretrained
 from rws_keras.training import fitting, reporting
 from rws_keras.training.run import Run, read_json, write_json
 from rws_keras.zoo import cards
 
 ZOO = resources.folder("zoo")
 CARD = "README.md"
+RECIPE = "recipe.json"
+
+# What the index has of `preset.json`.
+_INDEXED = (
+    *("description", "dataset", "family", "visible_units", "latent_units"),
+    *("num_parameters", "test"),
+)
 
 
 def publish(run: Run, name: str, zoo: Path = ZOO) -> Path:
@@ -35,36 +37,42 @@ def publish(run: Run, name: str, zoo: Path = ZOO) -> Path:
         The preset's folder.
 
     Raises:
-        ValueError: If the run is not finished, or the name is not a plain one.
+        UserError: If the run is not finished, the name is not a plain one, or the zoo holds
+            presets that were not published.
     """
     if not re.fullmatch("[a-z0-9][a-z0-9_-]*", name):
         raise UserError(
-            f"{name!r} is no name for a preset: small letters, digits, - and _ are allowed."
+            f"{name!r} cannot be the name of a preset: lower-case letters, digits, - and _ only. "
+            "Give another with --name."
         )
-    metadata = {"format": pretrained.FORMAT, "name": name, **_measured(run)}
+    _entries(zoo)
+    write_preset(run, zoo / name)
+    write_index(zoo)
+    return zoo / name
+
+
+def write_preset(run: Run, folder: Path) -> None:
+    """Writes the preset of a finished run: machine, recipe, samples, measured figures, card.
+
+    Args:
+        run: A finished run.
+        folder: Where to write it; its name is that of the preset.
+
+    Raises:
+        UserError: If the run is not finished, or the folder holds something else.
+    """
+    measured = _measured(run)
+    recipe = run.recipe.model_dump()
     machine = run.best_machine()
-    with _replacing(zoo / name) as folder:
-        # Without its optimizer, whose state would be half of the file.
-        fresh = HelmholtzMachine.from_config(machine.get_config())
-        fresh.set_weights(machine.get_weights())
-        config = keras.saving.serialize_keras_object(fresh)
-        write_json(folder / pretrained.CONFIG, config)
-        fresh.save_weights(folder / pretrained.WEIGHTS)
-        write_json(folder / "recipe.json", run.recipe.model_dump())
+    with pretrained.saving(machine, folder, measured) as (partial, metadata):
+        preset_files.write_json(partial / RECIPE, recipe)
         data = datasets.load(run.recipe.dataset)
         samples = fitting.draw_samples(
-            machine, data, folder / "samples.png", 100, seed=run.recipe.seed
+            machine, data, partial / "samples.png", 100, seed=run.recipe.seed
         )
         metadata["samples"] = samples.name
         metadata["image_shape"] = data.image_shape and list(data.image_shape)
-        (folder / CARD).write_text(cards.model_card(metadata, run.recipe.model_dump()))
-        metadata["files"] = {
-            path.name: {"size": path.stat().st_size, "sha256": pretrained.sha256(path)}
-            for path in sorted(folder.iterdir())
-        }
-        write_json(folder / pretrained.METADATA, metadata)
-    write_index(zoo)
-    return zoo / name
+        (partial / CARD).write_text(cards.model_card(metadata, recipe))
 
 
 def _measured(run: Run) -> dict:
@@ -83,9 +91,6 @@ def _measured(run: Run) -> dict:
         "description": recipe["description"],
         "dataset": recipe["dataset"],
         "family": cards.family(recipe["model"]),
-        "visible_units": run.best_machine().visible_units,
-        "latent_units": recipe["model"]["latents"],
-        "num_parameters": found["num_parameters"],
         "test": best("test"),
         "validation": best("validation"),
         "independent_units": found["independent_units"],
@@ -99,28 +104,64 @@ def _measured(run: Run) -> dict:
 
 def folders(zoo: Path = ZOO) -> list[Path]:
     """The presets of a zoo on this machine."""
-    return sorted(path.parent for path in zoo.glob(f"*/{pretrained.METADATA}"))
+    return sorted(path.parent for path in zoo.glob(f"*/{preset_files.METADATA}"))
 
 
 def write_index(zoo: Path = ZOO) -> None:
-    """Writes `index.json` and the leaderboard from the presets that are there."""
-    index = {"format": pretrained.FORMAT, "presets": _entries(zoo)}
-    write_json(zoo / pretrained.INDEX, index)
-    (zoo / CARD).write_text(cards.leaderboard(index["presets"]))
+    """Writes `index.json` and the leaderboard from the presets that are there.
+
+    Raises:
+        PresetError: If one of them was not published.
+    """
+    entries = _entries(zoo)
+    write_json(zoo / pretrained.INDEX, {"format": preset_files.FORMAT, "presets": entries})
+    (zoo / CARD).write_text(cards.leaderboard(entries))
+
+
+def regenerate(zoo: Path = ZOO) -> None:
+    """Writes all that is generated anew: cards, index and leaderboard, from what was measured."""
+    for folder in folders(zoo):
+        metadata = preset_files.read_metadata(folder / preset_files.METADATA)
+        _check_published(folder, metadata)
+        with preset_files.replacing(folder) as partial:
+            shutil.copytree(folder, partial, dirs_exist_ok=True)
+            (partial / CARD).write_text(cards.model_card(metadata, read_json(folder / RECIPE)))
+            preset_files.write_metadata(partial, metadata)
+    write_index(zoo)
 
 
 def _entries(zoo: Path) -> dict[str, dict]:
     entries = {}
     for folder in folders(zoo):
-        metadata = pretrained.read_metadata(folder / pretrained.METADATA)
-        keys = ("description", "dataset", "family", "visible_units", "latent_units")
-        keys += ("num_parameters", "test")
+        metadata = preset_files.read_metadata(folder / preset_files.METADATA)
+        _check_published(folder, metadata)
         entries[folder.name] = {
-            **{key: metadata[key] for key in keys},
+            **{key: metadata[key] for key in _INDEXED},
             "size": sum(entry["size"] for entry in metadata["files"].values()),
-            "sha256": pretrained.sha256(folder / pretrained.METADATA),
+            "sha256": preset_files.sha256(folder / preset_files.METADATA),
         }
     return entries
+
+
+def _check_published(folder: Path, metadata: dict) -> None:
+    if lacking := [key for key in _INDEXED if key not in metadata]:
+        raise PresetError(
+            f"{folder} was saved, but not published: its metadata lack {', '.join(lacking)}. A "
+            "zoo holds published presets only; move it elsewhere."
+        )
+
+
+def card(folder: Path) -> str:
+    """The card of a preset as Markdown, or what is known of one that has none."""
+    if (folder / CARD).exists():
+        return (folder / CARD).read_text()
+    metadata = preset_files.read_metadata(folder / preset_files.METADATA)
+    latents = cards.sizes(metadata["latent_units"])
+    return (
+        f"# {metadata['name']}\n\nThis preset has no card: its machine was saved, not published. "
+        f"It has {metadata['visible_units']} visible units, latent units {latents} (bottom "
+        f"first) and {metadata['num_parameters']:,} parameters.\n"
+    )
 
 
 def verify(folder: Path, measure: bool = False) -> str:
@@ -128,7 +169,7 @@ def verify(folder: Path, measure: bool = False) -> str:
 
     Args:
         folder: The preset's folder.
-        measure: Whether to estimate the test likelihood again, by the same K and seed.
+        measure: Whether to estimate the test likelihood again, with the same K and seed.
 
     Returns:
         What was found, as a sentence.
@@ -136,32 +177,45 @@ def verify(folder: Path, measure: bool = False) -> str:
     Raises:
         PresetError: If something does not hold.
     """
-    pretrained.check_folder(folder)
-    metadata = pretrained.read_metadata(folder / pretrained.METADATA)
-    recipe = read_json(folder / "recipe.json")
-    if (folder / CARD).read_text() != cards.model_card(metadata, recipe):
-        raise PresetError(f"{folder / CARD} is not what its metadata give; publish it again.")
+    preset_files.check_folder(folder)
+    metadata = preset_files.read_metadata(folder / preset_files.METADATA)
+    if measure or CARD in metadata["files"]:
+        _check_published(folder, metadata)
+        card = cards.model_card(metadata, read_json(folder / RECIPE))
+        if (folder / CARD).read_text() != card:
+            raise PresetError(
+                f"{folder / CARD} is not the card that {preset_files.METADATA} gives; publish the "
+                "preset again."
+            )
     machine = HelmholtzMachine.from_preset(folder)
     if machine.count_params() != metadata["num_parameters"]:
         raise PresetError(
-            f"{folder} holds {machine.count_params():,} parameters, its metadata say "
-            f"{metadata['num_parameters']:,}."
+            f"{folder} holds {machine.count_params():,} parameters, but its "
+            f"{preset_files.METADATA} lists {metadata['num_parameters']:,}."
         )
-    if not measure:
-        return f"{len(metadata['files'])} files and {machine.count_params():,} parameters as listed"
-    listed = metadata["test"]
-    found = machine.evaluate(
+    if measure:
+        return _measure_again(folder, machine, metadata)
+    note = "" if CARD in metadata["files"] else ", no card"
+    return (
+        f"{len(metadata['files'])} files and {machine.count_params():,} parameters as listed{note}"
+    )
+
+
+def _measure_again(folder: Path, machine: HelmholtzMachine, metadata: dict) -> str:
+    recipe, listed = read_json(folder / RECIPE), metadata["test"]
+    results = machine.evaluate(
         datasets.load(metadata["dataset"]).test,
         batch_size=recipe["evaluation"]["batch_size"],
         num_particles=listed["num_particles"],
         seed=recipe["seed"],
         return_dict=True,
         verbose=0,
-    )["log_likelihood"]
-    # The same noise: what is left are other processors' roundings, which turn single units.
+    )
+    found = dict(results)["log_likelihood"]
+    # The noise is the same; only the rounding of another processor can turn a single unit.
     if abs(found - listed["log_likelihood"]) > 0.1 * listed["log_likelihood_se"]:
         raise PresetError(
-            f"{folder} was listed with {listed['log_likelihood']:.3f} nats, now it has {found:.3f}."
+            f"{folder} lists {listed['log_likelihood']:.3f} nats, but now it has {found:.3f}."
         )
     return f"test log-likelihood {found:.2f} nats, as listed"
 
@@ -173,22 +227,8 @@ def verify_index(zoo: Path = ZOO) -> None:
         PresetError: If they are not.
     """
     entries = _entries(zoo)
-    index = pretrained.read_metadata(zoo / pretrained.INDEX)
+    index = preset_files.read_json(zoo / pretrained.INDEX)
     if index["presets"] != json.loads(json.dumps(entries)):
-        raise PresetError(f"{zoo / pretrained.INDEX} is not that of the presets in {zoo}.")
+        raise PresetError(f"{zoo / pretrained.INDEX} is not the index of the presets in {zoo}.")
     if (zoo / CARD).read_text() != cards.leaderboard(entries):
         raise PresetError(f"{zoo / CARD} is not the leaderboard of the presets in {zoo}.")
-
-
-@contextlib.contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A directory to fill, which takes the folder's place once it is full."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as temporary:
-        new, old = Path(temporary) / "new", Path(temporary) / "old"
-        new.mkdir()
-        yield new
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from rws_keras import HelmholtzMachine
+from rws_keras import HelmholtzMachine, resources
+from rws_keras.models import pretrained
 from rws_keras.models.scorer import Scorer
 from rws_keras.serving.export import export
+from rws_keras.training import fitting, recipe
+from rws_keras.training.run import Run
 
 PRESET = "digits-sbn-64-32"
 SIGNATURES = {
@@ -211,5 +216,70 @@ def test_an_export_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", "."])
 def test_names_that_lead_elsewhere_are_refused(name, tmp_path):
-    with pytest.raises(ValueError, match="no name for a model"):
-        export(PRESET, tmp_path, name=name or "/")
+    with pytest.raises(ValueError, match="cannot be the name of a model"):
+        export(PRESET, tmp_path, name=name)
+
+
+# What can be exported, and under which name.
+
+QUICK = {"fast": 2, "num_particles": 2, "accurate": 2}
+
+
+@pytest.mark.parametrize("source", ["{}", "{}/", "~/presets/{}", "presets/{}", "./presets/{}/"])
+def test_a_preset_is_exported_by_its_path(source, tmp_path, monkeypatch):
+    shutil.copytree(resources.folder("zoo") / PRESET, tmp_path / "presets" / PRESET)
+    monkeypatch.chdir(tmp_path if "presets" in source else tmp_path / "presets")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RWS_KERAS_ZOO", str(tmp_path / "none"))
+    version = export(source.format(PRESET), tmp_path / "models", **QUICK)
+    assert version == tmp_path / "models" / PRESET / "1"
+
+
+def test_a_preset_without_card_or_recipe_is_exported(tmp_path):
+    machine = HelmholtzMachine.from_preset(PRESET)
+    version = export(pretrained.save(machine, tmp_path / "mine"), tmp_path / "models", **QUICK)
+    assert version == tmp_path / "models" / "mine" / "1"
+    assert not (version / "assets.extra" / "README.md").exists()
+    about = json.loads((version / "assets.extra" / "model.json").read_text())
+    assert about["preset"]["latent_units"] == machine.latent_units
+
+
+@pytest.mark.parametrize("source", ["{}", "{}/no/such/folder", "digits-sbn"])
+def test_what_is_neither_preset_nor_run_is_told(source, tmp_path):
+    with pytest.raises(ValueError, match=r"(?i)preset.*directory of a run"):
+        export(source.format(tmp_path), tmp_path / "models")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run."""
+    run = Run.create(
+        tmp_path_factory.mktemp("runs") / "run", recipe.load("digits")[1].changed(epochs=1)
+    )
+    fitting.fit(run, "run", Console(quiet=True))
+    return run.path
+
+
+@pytest.mark.parametrize(
+    ("directory", "name", "model"),
+    [
+        ("v1.2", None, "v1.2"),
+        ("Best", None, "Best"),
+        ("v1.2", "mine", "mine"),
+        ("the best one (2)", "mine", "mine"),
+    ],
+)
+def test_a_run_of_any_name_is_exported(finished, directory, name, model, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / directory)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    version = export(f"~/{directory}/", tmp_path / "models", name, **QUICK)
+    assert version == tmp_path / "models" / model / "1"
+    card = (version / "assets.extra" / "README.md").read_text()
+    assert card.startswith(f"# {model}\n")
+
+
+def test_a_run_whose_name_no_model_can_have_is_refused(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "the best one")
+    with pytest.raises(ValueError, match=r"'the best one' cannot.*--name"):
+        export(tmp_path / "the best one", tmp_path / "models", **QUICK)
+    assert not (tmp_path / "models").exists()

@@ -1,0 +1,184 @@
+"""The files of a preset: how its folder is described, checked and written.
+
+A preset is a folder of plain files: `preset.json` says what the machine is, and the size and
+SHA-256 of the others, among them `config.json` (the layers) and `model.weights.h5` (arrays).
+Nothing of it is code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rws_keras.errors import UserError, reason
+
+METADATA = "preset.json"
+CONFIG = "config.json"
+WEIGHTS = "model.weights.h5"
+FORMAT = 1
+
+# What `preset.json` says of every machine.
+_ABOUT = {"name": str, "visible_units": int, "latent_units": list, "num_parameters": int}
+
+
+class PresetError(UserError):
+    """A preset that does not exist, is not available, or is damaged."""
+
+
+class UnknownPresetError(PresetError):
+    """There is no preset of that name, or at that path."""
+
+
+def is_preset(folder: Path) -> bool:
+    """Whether a folder holds a preset."""
+    return (folder / METADATA).is_file()
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name can be that of a file or a folder: it leads nowhere else."""
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name) is not None
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict:
+    """Reads `preset.json` or a zoo's `index.json`, of which only the format is checked.
+
+    Raises:
+        PresetError: If it is missing, not JSON, or of another format.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise PresetError(f"{path} cannot be read: {reason(error)}.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise PresetError(
+            f"{path} is not of format {FORMAT}, which this version of rws_keras reads."
+        )
+    return content
+
+
+def read_metadata(path: Path) -> dict:
+    """Reads `preset.json`.
+
+    Returns:
+        Its content: `name`, `visible_units`, `latent_units`, `num_parameters`, `files` (each
+        with `size` and `sha256`) and others.
+
+    Raises:
+        PresetError: If it is missing or damaged. Names of files that lead out of the folder
+            are refused.
+    """
+    metadata = read_json(path)
+    files = metadata.get("files", {})
+    try:
+        sound = {CONFIG, WEIGHTS} <= set(files) and all(
+            is_plain_name(name)
+            and isinstance(entry["size"], int)
+            and re.fullmatch("[0-9a-f]{64}", entry["sha256"])
+            for name, entry in files.items()
+        )
+    except (TypeError, KeyError, AttributeError):
+        sound = False
+    if not sound:
+        raise PresetError(
+            f"{path} is damaged: it must list {CONFIG} and {WEIGHTS} with size and SHA-256."
+        )
+    for key, kind in _ABOUT.items():
+        if not isinstance(metadata.get(key), kind):
+            raise PresetError(f"{path} is damaged: it must say what {', '.join(_ABOUT)} are.")
+    return metadata
+
+
+def check_folder(folder: Path) -> Path:
+    """Returns a preset's folder after comparing its files with `preset.json`.
+
+    Raises:
+        PresetError: If a file is missing or its content is not the listed one.
+    """
+    for name, entry in read_metadata(folder / METADATA)["files"].items():
+        if not (folder / name).is_file():
+            raise PresetError(f"{folder} lacks {name}, which {METADATA} lists. Restore the file.")
+        if sha256(folder / name) != entry["sha256"]:
+            raise PresetError(
+                f"{folder / name} is damaged: its SHA-256 is not the one in {METADATA}. "
+                "Restore the file."
+            )
+    return folder
+
+
+def write_metadata(folder: Path, metadata: dict) -> None:
+    """Writes `preset.json` with the list of the other files in the folder."""
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.iterdir())
+        if path.name != METADATA
+    }
+    write_json(folder / METADATA, {**metadata, "files": files})
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes JSON, one entry a line, for people to read."""
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A directory to fill, which takes the folder's place once it is full and on the disk.
+
+    Raises:
+        PresetError: If there is something else than a preset at that path: it stays.
+    """
+    _check_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as temporary:
+        new, old = Path(temporary) / "new", Path(temporary) / "old"
+        new.mkdir()
+        yield new
+        for path in (*new.iterdir(), new):
+            _sync(path)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+        _sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise PresetError(f"{folder} is a file, a preset is a folder. Save to another path.")
+    known = set()
+    if is_preset(folder):
+        known = {METADATA, *read_metadata(folder / METADATA)["files"]}
+    if foreign := sorted({path.name for path in folder.iterdir()} - known):
+        raise PresetError(
+            f"{folder} is not replaced, as it holds what is no part of a preset: "
+            f"{', '.join(foreign[:5])}{', …' if foreign[5:] else ''}. Save to another path."
+        )
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

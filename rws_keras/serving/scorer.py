@@ -25,7 +25,7 @@ from rws_keras.models.particles import LikelihoodEstimate, likelihood_from_sums,
 MOST_PARTICLES = 10_000
 _ROWS_AT_ONCE = 4
 _DREAMS = 1000
-_ESTIMATE = {key: [] for key in LikelihoodEstimate._fields}
+_ESTIMATE: dict[str, list[int]] = {key: [] for key in LikelihoodEstimate._fields}
 
 
 class Scorer(tf.Module):

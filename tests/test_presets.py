@@ -215,6 +215,7 @@ def test_without_a_connection_the_copy_of_last_time_serves(server, monkeypatch):
         HelmholtzMachine.from_preset(NAME)
 
 
+@pytest.mark.processes
 def test_killed_half_way_nothing_wrong_is_left(server, tmp_path):
     server.faults[WEIGHTS] = ["hang"]
     code = f"import rws_keras; rws_keras.HelmholtzMachine.from_preset({NAME!r})"

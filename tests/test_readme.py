@@ -121,6 +121,7 @@ def test_figures_of_the_load():
     assert written == expected
 
 
+@pytest.mark.processes
 def test_from_a_preset_to_a_served_score(tmp_path):
     """The six lines, as they are but for the installation and the ports."""
     (lines,) = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)

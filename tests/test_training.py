@@ -136,6 +136,7 @@ def test_the_best_machine_is_the_one_of_the_best_epoch(finished):
     assert value["log_likelihood"] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("when", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_goes_on_to_the_same_result(finished, tiny, tmp_path, when):
     run = tmp_path / "run"
@@ -308,6 +309,7 @@ def test_resuming_what_is_not_a_run(tiny, tmp_path):
         invoke("sample", tmp_path)
 
 
+@pytest.mark.processes
 def test_unknown_recipe_names_the_nearest():
     process = command("fit", "digit")
     out, err = process.communicate(timeout=120)

@@ -154,6 +154,7 @@ def test_what_changed_at_the_source_is_downloaded_anew(server):
 FAULTS = ["truncate", "corrupt", "no length", "slow", 500, 503]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["index.json", "preset.json", WEIGHTS])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failure_that_passes_is_overcome(server, tmp_path, name, fault):

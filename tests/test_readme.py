@@ -160,6 +160,7 @@ def test_results_belong_to_the_recipes_of_today(path):
     assert recipe.Recipe(**json.loads(path.read_text())["recipe"]) == recipe.load(path.stem)[1]
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)

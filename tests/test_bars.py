@@ -7,6 +7,8 @@ import pytest
 from rws_keras import HelmholtzMachine, datasets
 from rws_keras.objectives import ReweightedWakeSleep
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_training_recovers_the_entropy_of_bars(seed):

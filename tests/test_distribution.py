@@ -16,6 +16,8 @@ from rws_keras.objectives import ReweightedWakeSleep
 from rws_keras.training import workers
 from rws_keras.training.run import Run
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -155,6 +155,7 @@ def test_what_changed_at_the_source_is_downloaded_anew(server):
 FAULTS = ["truncate", "corrupt", "no length", "slow", 500, 503]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["index.json", "preset.json", WEIGHTS])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failure_that_passes_is_overcome(server, tmp_path, name, fault):
@@ -229,6 +230,7 @@ def test_without_a_connection_the_copy_of_last_time_serves(server, monkeypatch):
         HelmholtzMachine.from_preset(NAME)
 
 
+@pytest.mark.processes
 def test_killed_half_way_nothing_wrong_is_left(server, tmp_path):
     server.faults[WEIGHTS] = ["hang"]
     code = f"import rws_keras; rws_keras.HelmholtzMachine.from_preset({NAME!r})"

@@ -121,6 +121,7 @@ def test_figures_of_the_load():
     assert written == expected
 
 
+@pytest.mark.processes
 def test_from_a_preset_to_a_served_score(tmp_path):
     """The six lines, as they are but for the installation and the ports."""
     (lines,) = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
@@ -159,6 +160,7 @@ def test_results_belong_to_the_recipes_of_today(path):
     assert recipe.Recipe(**json.loads(path.read_text())["recipe"]) == recipe.load(path.stem)[1]
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)

@@ -136,6 +136,8 @@ def test_the_best_machine_is_the_one_of_the_best_epoch(finished):
     assert value["log_likelihood"] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("when", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_goes_on_to_the_same_result(finished, tiny, tmp_path, when):
     run = tmp_path / "run"
@@ -186,6 +188,7 @@ def crash_at_epoch(monkeypatch, epoch):
     monkeypatch.setattr("rws_keras.HelmholtzMachine.save", crash)
 
 
+@pytest.mark.slow
 def test_a_crash_while_a_checkpoint_is_written_loses_that_epoch_only(
     finished, tiny, tmp_path, monkeypatch
 ):
@@ -199,6 +202,7 @@ def test_a_crash_while_a_checkpoint_is_written_loses_that_epoch_only(
     assert_same_result(finished, run.path)
 
 
+@pytest.mark.slow
 def test_a_crash_between_the_last_checkpoint_and_the_metrics(finished, tiny, tmp_path, monkeypatch):
     run = Run.create(tmp_path / "run", recipe.load(tiny)[1])
     update = Run.update_metrics
@@ -273,6 +277,7 @@ def weights_count(run):
     return sum(weight.size for weight in weights_of(run))
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_its_count_over_a_resumption(tiny, tmp_path, monkeypatch):
     # So low a learning rate changes no weight: the first epoch stays the best.
     chosen = {
@@ -308,6 +313,7 @@ def test_resuming_what_is_not_a_run(tiny, tmp_path):
         invoke("sample", tmp_path)
 
 
+@pytest.mark.processes
 def test_unknown_recipe_names_the_nearest():
     process = command("fit", "digit")
     out, err = process.communicate(timeout=120)

@@ -123,6 +123,7 @@ def zoo(run, tmp_path):
     return tmp_path / "zoo"
 
 
+@pytest.mark.processes
 def test_a_published_run_is_a_preset(zoo, run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert sorted(path.name for path in zoo.iterdir()) == ["README.md", "index.json", "tiny"]
@@ -138,6 +139,7 @@ def test_a_published_run_is_a_preset(zoo, run, monkeypatch):
     assert cards.nll(about["test"]) in (zoo / "README.md").read_text()
 
 
+@pytest.mark.processes
 def test_publishing_again_replaces_the_preset(zoo, run):
     (zoo / "tiny" / "README.md").write_text("spoilt")
     assert command("publish", run, "--zoo", zoo).exit_code == 0
@@ -146,6 +148,7 @@ def test_publishing_again_replaces_the_preset(zoo, run):
     assert sorted(path.name for path in zoo.iterdir()) == ["README.md", "index.json", "tiny"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["README.md", "config.json", preset_files.WEIGHTS, "recipe.json"])
 def test_verify_notices_a_changed_file(zoo, name):
     content = (zoo / "tiny" / name).read_bytes()
@@ -154,6 +157,7 @@ def test_verify_notices_a_changed_file(zoo, name):
         publishing.verify(zoo / "tiny")
 
 
+@pytest.mark.processes
 def test_verify_notices_a_card_that_tells_something_else(zoo):
     path, card = zoo / "tiny" / preset_files.METADATA, zoo / "tiny" / "README.md"
     card.write_text(card.read_text() + "The best of all.\n")
@@ -164,6 +168,7 @@ def test_verify_notices_a_card_that_tells_something_else(zoo):
         publishing.verify(zoo / "tiny")
 
 
+@pytest.mark.processes
 def test_verify_notices_a_wrong_claim(zoo):
     path = zoo / "tiny" / preset_files.METADATA
     about = json.loads(path.read_text())
@@ -180,6 +185,7 @@ def test_verify_notices_a_wrong_claim(zoo):
         publishing.verify_index(zoo)
 
 
+@pytest.mark.processes
 def test_what_cannot_be_published_is_told(run, tmp_path):
     with pytest.raises(ValueError, match="cannot be the name of a preset"):
         publishing.publish(Run(run), "../up", tmp_path)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from types import ModuleType
 from urllib.parse import urlparse
 
 import numpy as np
 
 from rws_keras.datasets.data import BinaryData, DatasetNotFoundError
+from rws_keras.errors import UserError
 
 # Where prepared data sets of our own builder go, and where its source files lie.
 DATA_DIR_VARIABLE = "RWS_KERAS_DATA_DIR"
@@ -28,10 +30,10 @@ def load_binarized_mnist(data_dir: str | None = None) -> BinaryData:
         The `BinaryData`: 50,000 / 10,000 / 10,000 rows of 784 pixels.
 
     Raises:
+        UserError: If TFDS is not installed.
         DatasetNotFoundError: If it is not there and cannot be downloaded.
     """
-    import tensorflow_datasets as tfds
-
+    tfds = _tensorflow_datasets("binarized_mnist")
     builder = tfds.builder("binarized_mnist", data_dir=data_dir)
     advice = (
         "If it is prepared elsewhere, set TFDS_DATA_DIR to the directory that holds "
@@ -58,8 +60,10 @@ def load_density_estimation(
         The `BinaryData`.
 
     Raises:
+        UserError: If TFDS is not installed.
         DatasetNotFoundError: If it is not there and cannot be downloaded.
     """
+    _tensorflow_datasets(name)
     from rws_keras.datasets.density_estimation import SOURCE_URL, DensityEstimation
 
     manual_dir = manual_dir or os.environ.get(MANUAL_DIR_VARIABLE)
@@ -76,6 +80,18 @@ def load_density_estimation(
     )
     _prepare(builder, None if manual_dir else SOURCE_URL, advice)
     return _read(builder, "x", name, None)
+
+
+def _tensorflow_datasets(name: str) -> ModuleType:
+    """TFDS, which only part of the data sets needs: an extra of the installation."""
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise UserError(
+            f"Data set '{name}' needs TensorFlow Datasets ({error}). "
+            "Install it with `pip install 'rws-keras[train]'`."
+        ) from error
+    return tensorflow_datasets
 
 
 def _prepare(builder, url: str | None, advice: str) -> None:
@@ -117,7 +133,7 @@ def _reachable(url: str, seconds: float = 10.0) -> bool:
 
 
 def _read(builder, feature: str, name: str, image_shape) -> BinaryData:
-    import tensorflow_datasets as tfds
+    tfds = _tensorflow_datasets(name)
 
     def split(split_name):
         rows = tfds.as_numpy(builder.as_dataset(split=split_name, batch_size=-1))[feature]

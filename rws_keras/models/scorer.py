@@ -23,7 +23,9 @@ from rws_keras.models.particles import likelihood_from_sums, resample
 MOST_PARTICLES = 10_000
 _ROWS_AT_ONCE = 4
 _DREAMS = 1000
-_ESTIMATE = {key: [] for key in ("log_likelihood", "standard_error", "effective_sample_size")}
+_ESTIMATE: dict[str, list[int]] = {
+    key: [] for key in ("log_likelihood", "standard_error", "effective_sample_size")
+}
 
 
 class Scorer(tf.Module):

@@ -93,7 +93,8 @@ class Client:
             answer = self._ask(signature, arrays, last=pause is None)
             if answer is not None:
                 return answer
-            time.sleep(pause)
+            if pause is not None:
+                time.sleep(pause)
         raise AssertionError
 
     def score(

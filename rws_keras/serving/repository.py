@@ -212,7 +212,8 @@ class Repository:
                 if version.state == State.AVAILABLE:
                     version.state = State.UNLOADING
             for version in old:
-                self._condition.wait_for(lambda version=version: version.in_flight == 0)
+                while version.in_flight:
+                    self._condition.wait()
                 if version.servable:
                     version.servable.close()
                 version.servable = None

@@ -16,6 +16,8 @@ from rws_keras.serving import cli, files
 from rws_keras.serving.client import Client, ClientError
 from rws_keras.serving.export import export
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):

@@ -118,6 +118,7 @@ def test_only_standard_operations_are_used(model):
     assert len(operations) > 20
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["serving_default", "impute"])
 def test_saved_model_cli_runs_it(name, model, x, expected, tmp_path):
     np.savez(tmp_path / "inputs.npz", **inputs_of(name, x))
@@ -129,6 +130,7 @@ def test_saved_model_cli_runs_it(name, model, x, expected, tmp_path):
     assert_same(found, expected[name])
 
 
+@pytest.mark.processes
 def test_a_session_of_version_1_loads_it(model, x, expected, tmp_path):
     for name in SIGNATURES:
         np.savez(tmp_path / f"{name}.in.npz", **inputs_of(name, x))
@@ -155,6 +157,7 @@ def test_a_session_of_version_1_loads_it(model, x, expected, tmp_path):
         assert_same(dict(np.load(tmp_path / f"{name}.out.npz")), expected[name])
 
 
+@pytest.mark.processes
 def test_the_c_api_loads_it(model, x, expected, tmp_path):
     """`TF_LoadSessionFromSavedModel`, the loader of TF Serving, with no Python TensorFlow."""
     saved = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())

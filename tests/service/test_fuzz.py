@@ -13,6 +13,8 @@ from tensorflow_serving.apis import predict_pb2
 
 from rws_keras.serving.export import export
 
+pytestmark = [pytest.mark.fuzz, pytest.mark.processes]
+
 REST, GRPC = 7000, 4000
 # Once warmed up. A kilobyte left behind by each request would be 11 MiB.
 MOST_GROWTH_MIB = 24

@@ -7,6 +7,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from wire import as_python, request_for
 
+pytestmark = pytest.mark.processes
+
 
 def test_predict_by_the_stubs_of_tensorflow_serving(server, x, scorers):
     expected = as_python(scorers[1]["serving_default"], x=x)

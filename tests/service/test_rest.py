@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from wire import PREDICT, ROW, as_python
 
+pytestmark = pytest.mark.processes
+
 
 def test_rows(server, x, scorers):
     expected = as_python(scorers[1]["serving_default"], x=x)

@@ -19,6 +19,8 @@ from rws_keras.serving.metrics import Metrics
 from rws_keras.serving.predictor import Limits, Predictor
 from rws_keras.serving.repository import Repository
 
+pytestmark = pytest.mark.processes
+
 
 def test_rows_of_many_requests_are_answered_each_with_its_own(server, scorers):
     machine = HelmholtzMachine.from_preset(PRESET)

@@ -113,6 +113,7 @@ def check_arguments(arguments):
             assert (CONFIG / Path(value).name).is_file()
 
 
+@pytest.mark.processes
 def test_docker_compose():
     path = CONFIG / "docker-compose.yml"
     command = [sys.executable, "-m", "check_jsonschema"]

@@ -14,6 +14,8 @@ from wire import PREDICT, as_python, request_for
 
 from rws_keras.serving.repository import Repository, directory_config
 
+pytestmark = pytest.mark.processes
+
 
 def test_a_new_version_takes_over_without_a_dropped_request(
     own_server, versions, tmp_path, x, scorers

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +12,7 @@ import tensorflow as tf
 from rws_keras.errors import UserError
 
 
-def check_integer(value: object, name: str, minimum: int | None = None) -> int:
+def check_integer(value: Any, name: str, minimum: int | None = None) -> int:
     """Returns `value` as an int, or raises a `UserError` that names the argument.
 
     Args:
@@ -32,12 +33,32 @@ def check_integer(value: object, name: str, minimum: int | None = None) -> int:
     return int(value)
 
 
-def check_positive_integer(value: object, name: str) -> int:
+def check_positive_integer(value: Any, name: str) -> int:
     """Returns `value` as an int of at least 1; see `check_integer`."""
     return check_integer(value, name, minimum=1)
 
 
-def check_seed(seed: object, name: str = "seed") -> int | tf.Tensor | None:
+def check_number(value: Any, name: str, positive: bool = False) -> float:
+    """Returns `value` as a finite number of at least 0, or raises a `UserError`.
+
+    Args:
+        value: A Python or NumPy number; bools are refused.
+        name: The argument's name, for the message.
+        positive: Whether 0 is refused too.
+    """
+    number = isinstance(value, int | float | np.integer | np.floating)
+    if (
+        isinstance(value, bool)
+        or not number
+        or not 0 <= value < math.inf
+        or (positive and not value)
+    ):
+        wanted = "a positive finite number" if positive else "a finite number of at least 0"
+        raise UserError(f"`{name}` must be {wanted}, got {value!r}.")
+    return int(value) if isinstance(value, int | np.integer) else float(value)
+
+
+def check_seed(seed: Any, name: str = "seed") -> int | tf.Tensor | None:
     """Returns a seed as a Python int, an int32 tensor `[2]` or `None`.
 
     Args:
@@ -101,7 +122,7 @@ REAL = Support(
 )
 
 
-def check_data(x: object, units: int, support: Support = BINARY) -> tf.Tensor:
+def check_data(x: Any, units: int, support: Support = BINARY) -> tf.Tensor:
     """Returns data as a float32 tensor `[N, units]`.
 
     Outside a graph the values are checked at once; inside a graph (a `tf.data` pipeline

@@ -70,5 +70,5 @@ def test_stopping_makes_the_estimate_too_low():
 
 @pytest.mark.parametrize("wrong", [0, -0.1, float("nan"), float("inf"), True, "0.1"])
 def test_bad_standard_errors(wrong):
-    with pytest.raises(UserError, match="`max_standard_error` must be a positive number"):
+    with pytest.raises(UserError, match="`max_standard_error` must be a positive finite number"):
         tiny_machine("sbn", "sbn").log_likelihood(X, 10, max_standard_error=wrong)

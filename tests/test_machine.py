@@ -322,7 +322,7 @@ def test_bad_numbers_of_particles(num_particles, binary):
 
 @pytest.mark.parametrize("scale", [-1, float("nan"), float("inf"), "on"])
 def test_bad_scales(scale):
-    with pytest.raises(ValueError, match="`wake_q` must be a bool or a finite scale"):
+    with pytest.raises(ValueError, match="`wake_q` must be a finite number of at least 0"):
         ReweightedWakeSleep(5, wake_q=scale)
 
 

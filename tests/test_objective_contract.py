@@ -128,7 +128,7 @@ def test_settings_are_checked_when_they_change(binary):
     objective = ReweightedWakeSleep(5)
     with pytest.raises(UserError, match="`num_particles` must be a positive integer"):
         objective.num_particles = 0
-    with pytest.raises(UserError, match="`wake_q` must be a bool or a finite scale"):
+    with pytest.raises(UserError, match="`wake_q` must be a finite number of at least 0"):
         objective.wake_q = -1
     objective.num_particles = np.int64(7)
     objective.sleep_q = np.float32(0.5)

@@ -90,29 +90,29 @@ class TensorBoard(keras.callbacks.Callback):
             # Traced once for each combination of the objective's settings, such as K.
             self._gradients = tf.function(self._monitor, autograph=False)
         if self.hyperparameters:
-            self._log_hyperparameters()
+            self._log_hyperparameters(self.hyperparameters)
 
-    def _monitor(self, settings):
+    def _monitor(self, x, settings):
         del settings
         objective = self.model.objective
-        noise = objective.noise(self.model, len(self.x), self.seed)
-        return objective.gradients(self.model, self.x, noise)
+        noise = objective.noise(self.model, len(x), self.seed)
+        return objective.gradients(self.model, x, noise)
 
-    def _log_hyperparameters(self):
+    def _log_hyperparameters(self, hyperparameters):
         from tensorboard.plugins.hparams import api as hparams
 
         metrics = [
             hparams.Metric(_TAGS["log_likelihood"], group=split, display_name=f"{split} (nats)")
             for split in ("validation", "train")
         ]
-        parameters = [hparams.HParam(name) for name in self.hyperparameters]
+        parameters = [hparams.HParam(name) for name in hyperparameters]
         with tf.summary.create_file_writer(self.log_dir).as_default():
             hparams.hparams_config(parameters, metrics)
-            hparams.hparams(self.hyperparameters, trial_id=self.run_name)
+            hparams.hparams(hyperparameters, trial_id=self.run_name)
 
     def on_epoch_end(self, epoch, logs=None):
         step = epoch + 1
-        splits = {"train": {}, "validation": {}}
+        splits: dict[str, dict] = {"train": {}, "validation": {}}
         for name, value in (logs or {}).items():
             split = "validation" if name.startswith("val_") else "train"
             splits[split][name.removeprefix("val_")] = value
@@ -128,7 +128,7 @@ class TensorBoard(keras.callbacks.Callback):
             if self.x is not None:
                 self._log_gradients()
             if self.image_shape is not None:
-                self._log_images()
+                self._log_images(self.image_shape)
         for writer in self._writers.values():
             writer.flush()
 
@@ -138,7 +138,7 @@ class TensorBoard(keras.callbacks.Callback):
 
     def _log_gradients(self):
         machine, objective = self.model, self.model.objective
-        gradients, particles = self._gradients(objective.current_settings)
+        gradients, particles = self._gradients(self.x, objective.current_settings)
         by_variable = dict(zip(map(id, machine.trainable_variables), gradients, strict=True))
         layers = {
             **{f"p_{level}": layer for level, layer in enumerate(machine.p_layers)},
@@ -153,20 +153,20 @@ class TensorBoard(keras.callbacks.Callback):
             tf.summary.histogram(f"objective/{variable.path}", variable.value)
         tf.summary.histogram("particles/normalized_weights", particles.normalized_weights)
 
-    def _log_images(self):
+    def _log_images(self, image_shape):
         machine, count = self.model, self.num_images
-        self._image("samples_from_p", machine.sample(count, seed=self.seed).mean)
+        self._image("samples_from_p", machine.sample(count, seed=self.seed).mean, image_shape)
         if self.x is not None:
             x = self.x[: max(count // 2, 1)]
             means = machine.reconstruct(x, num_particles=10, seed=self.seed)
             pairs = np.stack([x, means], axis=1).reshape(-1, x.shape[1])
-            self._image("data_and_reconstructions", pairs)
+            self._image("data_and_reconstructions", pairs, image_shape)
         fields = receptive_fields(machine, count)
         if fields is not None:
-            self._image("receptive_fields_of_p", fields)
+            self._image("receptive_fields_of_p", fields, image_shape)
 
-    def _image(self, tag, rows):
-        tf.summary.image(f"images/{tag}", tile_images(rows, self.image_shape)[None])
+    def _image(self, tag, rows, image_shape):
+        tf.summary.image(f"images/{tag}", tile_images(rows, image_shape)[None])
 
 
 def receptive_fields(machine, count: int) -> np.ndarray | None:

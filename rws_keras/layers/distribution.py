@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from rws_keras.layers.noise import uniform_noise
 
-tfd = tfp.distributions
 
-
-class NoiseDrivenDistribution(tfd.Distribution):
+class NoiseDrivenDistribution(tfp.distributions.Distribution):
     """A distribution over vectors whose samples are a function of uniform noise.
 
     The units may be of any kind, and may depend on each other in their order:
@@ -20,8 +19,8 @@ class NoiseDrivenDistribution(tfd.Distribution):
 
     Args:
         parameters: The arguments of the subclass's constructor, as in TFP.
-        reparameterization_type: `tfd.FULLY_REPARAMETERIZED` if gradients flow through the
-            samples, else `tfd.NOT_REPARAMETERIZED`.
+        reparameterization_type: TFP's `FULLY_REPARAMETERIZED` if gradients flow through the
+            samples, else `NOT_REPARAMETERIZED`.
         validate_args: As in TFP.
         name: Name of the distribution.
     """
@@ -32,7 +31,7 @@ class NoiseDrivenDistribution(tfd.Distribution):
     def __init__(
         self,
         parameters: dict,
-        reparameterization_type: tfd.ReparameterizationType,
+        reparameterization_type: Any,
         validate_args: bool,
         name: str,
     ):

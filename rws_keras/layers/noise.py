@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from rws_keras.checks import check_seed
 
-Seed = int | tf.Tensor | None
-Shapes = dict | list | tuple | tf.Tensor
+Seed: TypeAlias = int | tf.Tensor | None
+Shapes: TypeAlias = dict | list | tuple | tf.Tensor
 
 
 def stateless_seed(seed: Seed) -> tf.Tensor:
@@ -51,7 +53,7 @@ def draw_noise(shapes: Shapes, seed: Seed) -> tf.Tensor:
     return tf.random.stateless_uniform([tf.add_n(sizes) if sizes else 0], stateless_seed(seed))
 
 
-def split_noise(noise: tf.Tensor, shapes: Shapes) -> dict | list | tf.Tensor:
+def split_noise(noise: tf.Tensor, shapes: Shapes) -> Any:
     """Cuts what `draw_noise` drew into uniform noise from the open interval (0, 1).
 
     TensorFlow's uniform numbers are multiples of 2^-23 and include zero, so `u < p`
@@ -83,7 +85,7 @@ def split_noise(noise: tf.Tensor, shapes: Shapes) -> dict | list | tf.Tensor:
     return cut(shapes)
 
 
-def uniform_noise(shapes: Shapes, seed: Seed) -> dict | list | tf.Tensor:
+def uniform_noise(shapes: Shapes, seed: Seed) -> Any:
     """Uniform float32 noise from the open interval (0, 1): `draw_noise` and `split_noise`."""
     return split_noise(draw_noise(shapes, seed), shapes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from rws_keras.errors import UserError
 from rws_keras.layers.stochastic_layer import StochasticLayer
@@ -12,7 +13,7 @@ from rws_keras.suggestions import did_you_mean
 FAMILIES: dict[str, type[StochasticLayer]] = {}
 _LABELS: dict[str, str] = {}
 
-Family = str | dict | type[StochasticLayer] | StochasticLayer
+Family: TypeAlias = str | dict | type[StochasticLayer] | StochasticLayer
 
 
 def register_family(name: str, label: str | None = None) -> Callable:
@@ -61,10 +62,11 @@ def get(family: Family, units: int, name: str | None = None) -> StochasticLayer:
             has another number of units.
     """
     if isinstance(family, StochasticLayer):
-        if family.units != units:
-            raise UserError(f"{family!r} has {family.units} units, {units} are needed here.")
-        return family
-    if isinstance(family, type) and issubclass(family, StochasticLayer):
+        layer: Any = family
+        if layer.units != units:
+            raise UserError(f"{layer!r} has {layer.units} units, {units} are needed here.")
+        return layer
+    if isinstance(family, type):
         return family(units, name=name)
     options = dict(family) if isinstance(family, dict) else {"family": family}
     key = options.pop("family", None)

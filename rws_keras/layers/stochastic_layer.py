@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -10,7 +12,7 @@ from rws_keras.checks import BINARY, Support, check_data, check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.layers.distribution import NoiseDrivenDistribution
 
-Initializer = str | dict | keras.initializers.Initializer
+Initializer: TypeAlias = str | dict | keras.initializers.Initializer
 
 
 class StochasticLayer(keras.layers.Layer):
@@ -50,6 +52,7 @@ class StochasticLayer(keras.layers.Layer):
     """
 
     support: Support = BINARY
+    built: bool
 
     def __init__(
         self,
@@ -60,7 +63,7 @@ class StochasticLayer(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.units = check_positive_integer(units, f"units` of `{type(self).__name__}")
-        self.given_units = None
+        self.given_units: int | None = None
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
@@ -76,7 +79,7 @@ class StochasticLayer(keras.layers.Layer):
             given_shape: Shape of the parent vector, `(..., parent units)`, or `None` to
                 make the layer a prior.
         """
-        given_units = None if given_shape is None else int(given_shape[-1])
+        given_units = None if given_shape is None else given_shape[-1]
         if self.built:
             if given_units != self.given_units:
                 raise UserError(
@@ -116,9 +119,9 @@ class StochasticLayer(keras.layers.Layer):
             given = tf.convert_to_tensor(given)
             if given.dtype != self.compute_dtype:
                 given = tf.cast(given, self.compute_dtype)
-        given_shape = None if given is None else tuple(given.shape)
-        if not self.built or (None if given is None else given_shape[-1]) != self.given_units:
-            self.build(given_shape)
+        parents = None if given is None else given.shape[-1]
+        if not self.built or parents != self.given_units:
+            self.build(None if given is None else tuple(given.shape))
         return self._distribution(given)
 
     def check_contract(self) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from rws_keras.errors import UserError
+from rws_keras.checks import check_number
 from rws_keras.models.particles import LikelihoodEstimate, likelihood_from_sums
 from rws_keras.models.streaming import Sums
 
@@ -38,14 +36,7 @@ def estimate_to_accuracy(
     Raises:
         UserError: If the standard error is not a positive finite number.
     """
-    if (
-        isinstance(max_standard_error, bool)
-        or not isinstance(max_standard_error, numbers.Real)
-        or not 0 < max_standard_error < math.inf
-    ):
-        raise UserError(
-            f"`max_standard_error` must be a positive number of nats, got {max_standard_error!r}."
-        )
+    check_number(max_standard_error, "max_standard_error", positive=True)
     num_data = len(x)
     log_sum, log_sum_of_squares = np.full([2, num_data], -np.inf)
     taken = np.zeros(num_data, np.int32)

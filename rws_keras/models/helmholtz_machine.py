@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
 from rws_keras.layers.registry import Family
 from rws_keras.layers.stack import Stack, check_layers
 from rws_keras.models import accuracy, pretrained
+from rws_keras.models.architecture import check_stacks, name_layers, one_per_layer
 from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples, Statistics
 from rws_keras.models.saved_model import write_saved_model
 from rws_keras.models.scorer import Scorer
@@ -26,7 +27,7 @@ from rws_keras.models.streaming import stream_particles
 from rws_keras.models.trainer import Trainer
 from rws_keras.suggestions import did_you_mean
 
-Data = np.ndarray | tf.Tensor
+Data: TypeAlias = np.ndarray | tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="rws_keras")
@@ -71,9 +72,9 @@ class HelmholtzMachine(Trainer):
         self.seed = seed
         self.p_layers = check_layers(p_layers, "p_layers")
         self.q_layers = check_layers(q_layers, "q_layers")
-        self._check_stacks()
-        _name_layers(self.p_layers, "p", first=0)
-        _name_layers(self.q_layers, "q", first=1)
+        check_stacks(self.p, self.q)
+        name_layers(self.p_layers, "p", first=0)
+        name_layers(self.q_layers, "q", first=1)
         self.p.build()
         self.q.build(self.visible_units)
         signature = (
@@ -96,7 +97,7 @@ class HelmholtzMachine(Trainer):
     def from_sizes(
         cls,
         visible: int,
-        latents: Sequence[int],
+        latents: int | Sequence[int],
         p: Family | Sequence[Family] = "sbn",
         q: Family | Sequence[Family] = "sbn",
         prior: Family | None = None,
@@ -107,7 +108,7 @@ class HelmholtzMachine(Trainer):
 
         Args:
             visible: The number of visible units.
-            latents: The sizes of the latent layers, bottom first.
+            latents: The sizes of the latent layers, bottom first, or that of the only one.
             p: Family of the conditional P layers: `"sbn"`, `"dsbn"`, `"arsbn"`, `"nade"`,
                 `"gaussian"`, a dict with further arguments, a class or a layer (see
                 `layers.get`), or a list with one of these for each layer, bottom first.
@@ -129,12 +130,12 @@ class HelmholtzMachine(Trainer):
         rws_keras.HelmholtzMachine.from_sizes(784, [50], q="gaussian", prior="gaussian")   # a VAE
         ```
         """
-        latents = [latents] if np.ndim(latents) == 0 else list(latents)
-        if not latents:
+        sizes = np.atleast_1d(np.asarray(latents, object)).tolist()
+        if not sizes:
             raise UserError("`latents` must name at least one latent layer, got none.")
         visible = check_positive_integer(visible, "visible")
-        latents = [check_positive_integer(size, "latents") for size in latents]
-        p, q = (_one_per_layer(spec, len(latents), name) for spec, name in [(p, "p"), (q, "q")])
+        latents = [check_positive_integer(size, "latents") for size in sizes]
+        p, q = (one_per_layer(spec, len(latents), name) for spec, name in [(p, "p"), (q, "q")])
         p = [*p, p[-1] if prior is None else prior]
         return cls(
             [
@@ -197,26 +198,6 @@ class HelmholtzMachine(Trainer):
             PresetError: If something else than a preset is at that path.
         """
         return pretrained.save(self, path)
-
-    def _check_stacks(self):
-        if len(self.p_layers) != len(self.q_layers) + 1 or not self.q_layers:
-            raise UserError(
-                "Q needs one layer for each latent layer of P, and P one layer more, its "
-                f"prior; got {len(self.p_layers)} P layers and {len(self.q_layers)} Q layers."
-            )
-        p_units, q_units = self.p[1:].units, self.q.units
-        if p_units != q_units:
-            raise UserError(
-                f"The layers' sizes do not meet: the latent layers have {p_units} units "
-                f"in P and {q_units} in Q (bottom first)."
-            )
-        for level, pair in enumerate(zip(self.p_layers[1:], self.q_layers, strict=True), start=1):
-            p_kind, q_kind = (layer.support.name for layer in pair)
-            if p_kind != q_kind:
-                raise UserError(
-                    f"The units of latent layer {level} are {p_kind} in P and {q_kind} in Q; "
-                    "both must be of the same kind."
-                )
 
     # The two stacks.
 
@@ -465,23 +446,3 @@ class HelmholtzMachine(Trainer):
 
 def _latents(latents, seed):
     return latents
-
-
-def _one_per_layer(spec, count: int, name: str) -> list:
-    if isinstance(spec, str | dict | type | layers.StochasticLayer):
-        return [spec] * count
-    spec = list(spec)
-    if len(spec) != count:
-        raise UserError(
-            f"`{name}` names {len(spec)} families for {count} latent layers; give one family, "
-            "or one for each layer."
-        )
-    return spec
-
-
-def _name_layers(stack: list[layers.StochasticLayer], letter: str, first: int) -> None:
-    """Gives layers that Keras has named after their class names after their place."""
-    for level, layer in enumerate(stack, first):
-        automatic = re.sub(r"_\d+$", "", layer.name).replace("_", "")
-        if automatic == type(layer).__name__.lower():
-            layer.name = f"{letter}_{level}"

@@ -125,8 +125,12 @@ def likelihood_from_sums(log_sum, log_sum_of_squares, num_particles) -> Likeliho
         variance * num_particles / tf.maximum(num_particles - 1.0, 1.0),
         math.nan,
     )
-    estimate = (log_sum - tf.math.log(num_particles), tf.sqrt(variance), ess)
-    return LikelihoodEstimate(*(tf.cast(value, tf.float32) for value in estimate), taken)
+    return LikelihoodEstimate(
+        tf.cast(log_sum - tf.math.log(num_particles), tf.float32),
+        tf.cast(tf.sqrt(variance), tf.float32),
+        tf.cast(ess, tf.float32),
+        taken,
+    )
 
 
 def statistics_of(particles: Particles) -> Statistics:

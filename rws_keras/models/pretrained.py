@@ -7,7 +7,6 @@ in a zoo: a folder of presets with an `index.json`, which has the SHA-256 of eac
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import os
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from rws_keras.models.preset_files import (
     write_json,
     write_metadata,
 )
+from rws_keras.suggestions import did_you_mean
 
 INDEX = "index.json"
 ADDRESS_VARIABLE = "RWS_KERAS_ZOO"
@@ -129,11 +129,9 @@ def locate(preset: str | os.PathLike, zoo: str | os.PathLike | None = None) -> P
         raise UnknownPresetError(f"{path} is not the folder of a preset: it has no {METADATA}.")
     known = presets(zoo)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UnknownPresetError(
             f"Unknown preset '{name}'; expected a folder, an http(s) address, hf://USER/NAME, or "
-            f"one of {', '.join(known)}.{hint}"
+            f"one of {', '.join(known)}.{did_you_mean(name, known)}"
         )
     address = zoo_address(zoo)
     if _is_address(address):

@@ -220,7 +220,7 @@ class Scorer(tf.Module):
     def _noise(self, num_particles, with_visible=False, part=0):
         """Noise of K particles of one row, that of a visible row for each beside it."""
         machine = self._machine()
-        shapes = {"particles": machine.q.noise_shapes(num_particles, 1)}
+        shapes: dict = {"particles": machine.q.noise_shapes(num_particles, 1)}
         if with_visible:
             shapes["visible"] = (num_particles, 1, machine.visible_units)
         noise = uniform_noise(shapes, self._seed(part))

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 import threading
 import types
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from rws_keras.checks import check_positive_integer, check_seed
+from rws_keras.checks import check_positive_integer
 from rws_keras.errors import UserError
-from rws_keras.layers.noise import Seed, stateless_seed
+from rws_keras.layers.noise import Seed
+from rws_keras.models.evaluation import Evaluating
 from rws_keras.models.metrics import MachineMetrics
 from rws_keras.models.particles import Statistics, statistics_of
 from rws_keras.models.progress import with_progress_bar
+from rws_keras.models.step_seeds import next_seed, seed_variable
 
 
 class Trainer(keras.Model):
@@ -38,9 +40,9 @@ class Trainer(keras.Model):
         super().__init__(name=name)
         # Counted up step by step, and saved: training goes on with the noise it would have
         # had without an interruption.
-        self.noise_seed = _seed_variable(random.randrange(2**31) if seed is None else seed)
+        self.noise_seed = seed_variable(random.randrange(2**31) if seed is None else seed)
         self.statistics = MachineMetrics(num_latent_layers)
-        self.objective = None
+        self.objective: Any = None
         # K of `evaluate` and `predict`.
         self.num_particles = 100
         self._has_strategy = tf.distribute.has_strategy()
@@ -49,7 +51,9 @@ class Trainer(keras.Model):
         self._thread = threading.local()
         # Where a distribution strategy evaluates, its K and its noise are variables.
         self._evaluation_particles = tf.Variable(100, trainable=False, dtype=tf.int32)
-        self._evaluation_seed = _seed_variable(0)
+        self._evaluation_seed = seed_variable(0)
+
+    train_function: Any
 
     # The model.
 
@@ -188,7 +192,7 @@ class Trainer(keras.Model):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """The log-likelihood of each datum in nats `[N]`, with the compiled K."""
-        seed = _next_seed(self._evaluation_seed)
+        seed = next_seed(self._evaluation_seed)
         return self.estimate(self._unpack(x), self.num_particles, seed).likelihood.log_likelihood
 
     def compute_output_shape(self, input_shape):
@@ -203,7 +207,7 @@ class Trainer(keras.Model):
         that changes, K for instance, takes effect with the next step.
         """
         if self.train_function is None or force:
-            steps = {}
+            steps: dict = {}
 
             def train(iterator):
                 settings = self.objective.current_settings
@@ -224,7 +228,7 @@ class Trainer(keras.Model):
         if not (self._is_distributed() or self.run_eagerly or self.steps_per_execution > 1):
             step = tf.function(self.train_step, reduce_retracing=True, autograph=False)
             return lambda iterator: step(next(iterator))
-        usual = self.train_function
+        usual: Any = self.train_function
         super().make_train_function(force=True)
         step, self.train_function = self.train_function, usual
         return step
@@ -232,7 +236,7 @@ class Trainer(keras.Model):
     def train_step(self, data):
         """Applies the objective's gradients once."""
         x = self._unpack(data)
-        noise = self.objective.noise(self, tf.shape(x)[0], _next_seed(self.noise_seed))
+        noise = self.objective.noise(self, tf.shape(x)[0], next_seed(self.noise_seed))
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         if tf.distribute.has_strategy():
@@ -313,7 +317,7 @@ class Trainer(keras.Model):
             A dict or a list of floats, as in Keras.
         """
         self._check_arrays(x)
-        with _Evaluating(self, num_particles, seed):
+        with Evaluating(self, num_particles, seed):
             return super().evaluate(x, *args, **with_progress_bar(kwargs))
 
     def predict(
@@ -335,7 +339,7 @@ class Trainer(keras.Model):
             A NumPy array `[N]`, in nats.
         """
         self._check_arrays(x)
-        with _Evaluating(self, num_particles, seed):
+        with Evaluating(self, num_particles, seed):
             return super().predict(x, *args, **kwargs)
 
     def make_test_function(self, force: bool = False):
@@ -384,7 +388,7 @@ class Trainer(keras.Model):
         return self._estimate_distributed(data).likelihood.log_likelihood
 
     def _estimate_distributed(self, data):
-        seed = _next_seed(self._evaluation_seed)
+        seed = next_seed(self._evaluation_seed)
         return self.estimate(self._unpack(data), self._evaluation_particles, seed)
 
     def _unpack(self, data):
@@ -400,64 +404,3 @@ class Trainer(keras.Model):
         for x in data:
             if isinstance(x, np.ndarray | list | tf.Tensor):
                 self.check_data(x)
-
-
-def _sequence_seed(seed: Seed) -> tf.Tensor:
-    """The seed of the first of a sequence of steps, whose second word counts up."""
-    seed = check_seed(seed)
-    if seed is None or tf.is_tensor(seed):
-        return stateless_seed(seed)
-    if -(2**31) <= seed < 2**31:
-        return tf.constant([seed, 0])
-    # Both words of a larger one bear on both words here.
-    digest = hashlib.sha256(str(seed).encode()).digest()
-    return tf.constant(np.frombuffer(digest, np.int32, count=2))
-
-
-def _seed_variable(seed):
-    """A seed that counts up. Replicas hold the same, and count on together."""
-    return tf.Variable(
-        _sequence_seed(seed),
-        trainable=False,
-        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-    )
-
-
-def _next_seed(variable):
-    """Counts on, and returns the seed of this step: on each replica another."""
-    seed = tf.identity(variable)
-    variable.assign(seed + tf.constant([0, 1]))
-    replica = tf.distribute.get_replica_context()
-    if replica.num_replicas_in_sync == 1:
-        return seed
-    return tf.random.fold_in(seed, replica.replica_id_in_sync_group)
-
-
-class _Evaluating:
-    """K, noise and metrics of one `evaluate` or `predict`, in the thread that calls it."""
-
-    def __init__(self, machine, num_particles, seed):
-        self.machine = machine
-        self.state = {
-            "num_particles": tf.constant(
-                machine.num_particles
-                if num_particles is None
-                else check_positive_integer(num_particles, "num_particles")
-            ),
-            "seed": _sequence_seed(seed),
-        }
-        if machine._is_distributed():
-            machine._evaluation_particles.assign(self.state["num_particles"])
-            machine._evaluation_seed.assign(self.state["seed"])
-        else:
-            self.state["metrics"] = machine.statistics.fresh()
-
-    def __enter__(self):
-        thread = self.machine._thread
-        # A callback may evaluate within an evaluation.
-        self.outer = dict(vars(thread))
-        vars(thread).update(self.state)
-
-    def __exit__(self, *_):
-        vars(self.machine._thread).clear()
-        vars(self.machine._thread).update(self.outer)

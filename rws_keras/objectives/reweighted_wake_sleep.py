@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from rws_keras.checks import check_positive_integer
+from rws_keras.checks import check_number, check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.models.particles import Particles, resample
 from rws_keras.objectives.objective import Draws, Objective, register
 
 
-def _check_scale(scale: object, name: str) -> bool | float:
-    if not isinstance(scale, bool | numbers.Real) or not 0 <= scale < math.inf:
-        raise UserError(f"`{name}` must be a bool or a finite scale of at least 0, got {scale!r}.")
-    return scale if isinstance(scale, bool | int) else float(scale)
+def _check_scale(scale: Any, name: str) -> bool | float:
+    return scale if isinstance(scale, bool) else check_number(scale, name)
 
 
 def _check_optional_number(number: object, name: str) -> int | None:
@@ -116,8 +112,9 @@ class ReweightedWakeSleep(Objective):
             loss -= self.wake_p * _weighted_mean(weights, log_p)
         if self.wake_q:  # Σ_k ω̃_k log q(h_k | x)
             loss -= self.wake_q * _weighted_mean(weights, machine.log_q(x, latents))
-        if self.sleep_q:  # log q(h | x) at (x, h) ~ p
-            loss -= self.sleep_q * tf.reduce_mean(tf.add_n(machine.log_q(*draws.dream)))
+        if self.sleep_q and draws.dream:  # log q(h | x) at (x, h) ~ p
+            dreamt, dreamt_latents = draws.dream
+            loss -= self.sleep_q * tf.reduce_mean(tf.add_n(machine.log_q(dreamt, dreamt_latents)))
         return loss, particles
 
 

@@ -95,7 +95,7 @@ class TensorBoard(keras.callbacks.Callback):
     def _monitor(self, x, settings):
         del settings
         objective = self.model.objective
-        noise = objective.noise(self.model, len(x), self.seed)
+        noise = objective.noise(self.model, x.shape[0], self.seed)
         return objective.gradients(self.model, x, noise)
 
     def _log_hyperparameters(self, hyperparameters):

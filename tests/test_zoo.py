@@ -10,10 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rws_keras import PresetError
+from rws_keras.cli.program import app
 from rws_keras.models import pretrained
 from rws_keras.training import recipe as recipes
 from rws_keras.training.run import Run
-from rws_keras.zoo import cards, cli
+from rws_keras.zoo import cards
 from rws_keras.zoo import publish as publishing
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +83,7 @@ def test_published_figures_belong_to_a_data_set_and_a_model():
 
 
 def command(*arguments):
-    return CliRunner().invoke(cli.app, list(map(str, arguments)))
+    return CliRunner().invoke(app, ["zoo", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "tiny"
     arguments = ["fit", "digits", "--epochs", "2", "--run-dir", str(path)]
     subprocess.run(
-        [sys.executable, "-m", "training", *arguments],
+        [sys.executable, "-m", "rws_keras", *arguments],
         check=True,
         cwd=ROOT,
         env=os.environ.copy(),

@@ -30,7 +30,7 @@ def serve(
     batch_threads: int = 2,
     poll_seconds: float = 2.0,
     api_key: str | None = None,
-    started: Callable[[int, int], None] = lambda rest_port, grpc_port: None,
+    started: Callable[[int, int, dict[str, list[int]]], None] = lambda *_: None,
 ) -> None:
     """Serves models until the process is told to end (SIGTERM, Ctrl-C).
 
@@ -44,7 +44,8 @@ def serve(
         batch_threads: How many batches are computed at a time.
         poll_seconds: Time between looks at the disk.
         api_key: If given, requests must carry it.
-        started: Called with both ports once requests are answered.
+        started: Called with both ports, and the versions of each model that are loaded, once
+            requests are answered.
 
     Raises:
         ValueError: If a port is taken.
@@ -74,7 +75,7 @@ def serve(
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         ),
-        started=lambda: started(rest_port, grpc_port),
+        started=lambda: started(rest_port, grpc_port, repository.serving()),
     )
     # Uvicorn ends at these signals, and then raises them again: the rest is to end in order too.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,0 +1,56 @@
+"""What commands print: messages that are never cut, and tables that fit or turn into lists."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# Where nobody looks at a screen, every row of a table is one line.
+_UNLIMITED = 1000
+
+
+def console() -> Console:
+    """The console for results; wide where the output goes to a file or a pipe."""
+    limited = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if limited else _UNLIMITED, highlight=False)
+
+
+def error_console() -> Console:
+    """The console for errors."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(text: str, to: Console | None = None, style: str | None = None) -> None:
+    """Prints a message as it is; the terminal breaks lines that are too long."""
+    (to or console()).print(Text(text, style=style or ""), soft_wrap=True)
+
+
+def show(columns: list[str], rows: list[list[str]], folded: str | None = None) -> None:
+    """Prints a table in which nothing is cut off.
+
+    Where it is too wide for the terminal, each row becomes a short list instead.
+
+    Args:
+        columns: Titles of the columns; the first names the row.
+        rows: The cells.
+        folded: Title of the column whose cells may take several lines.
+    """
+    screen = console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in columns:
+        table.add_column(title, no_wrap=title != folded, min_width=30 if title == folded else None)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if screen.measure(table).minimum <= screen.width:
+        screen.print(table)
+        return
+    for name, *cells in rows:
+        say(name, screen, style="bold")
+        for title, cell in zip(columns[1:], cells, strict=True):
+            if cell:
+                say(f"  {title}: {cell}", screen)

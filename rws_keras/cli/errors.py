@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import rws_keras
@@ -56,10 +58,22 @@ def _explain_os_error(error: OSError) -> str | None:
         return None
     if error.filename is None:
         return f"{error.strerror or error}. {advice}"
-    path = os.fsdecode(error.filename)
+    # Where a file is copied or renamed, the second is the one that is written.
+    path = os.fsdecode(error.filename2 or error.filename)
     if Path(path).absolute().is_relative_to(Path(rws_keras.__file__).parent):
         return None
     return f"{path}: {error.strerror}. {advice}"
+
+
+@contextlib.contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Names the path that a command writes to in an error that names none: a full disk, say."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def is_interruption(error: BaseException | None) -> bool:

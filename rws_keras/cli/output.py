@@ -1,4 +1,4 @@
-"""What commands print: messages that are never cut, and tables that fit or turn into lists."""
+"""What commands print: messages that are never cut, and tables that fit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -33,7 +34,7 @@ def say(text: str, to: Console | None = None, style: str | None = None) -> None:
 def show(columns: list[str], rows: list[list[str]], folded: str | None = None) -> None:
     """Prints a table in which nothing is cut off.
 
-    Where it is too wide for the terminal, each row becomes a short list instead.
+    Where it is too wide for the terminal, each row becomes a paragraph instead.
 
     Args:
         columns: Titles of the columns; the first names the row.
@@ -46,11 +47,11 @@ def show(columns: list[str], rows: list[list[str]], folded: str | None = None) -
         table.add_column(title, no_wrap=title != folded, min_width=30 if title == folded else None)
     for row in rows:
         table.add_row(*map(Text, row))
-    if screen.measure(table).minimum <= screen.width:
+    unlimited = screen.options.update(width=_UNLIMITED)
+    if screen.measure(table, options=unlimited).minimum <= screen.width:
         screen.print(table)
         return
     for name, *cells in rows:
         say(name, screen, style="bold")
-        for title, cell in zip(columns[1:], cells, strict=True):
-            if cell:
-                say(f"  {title}: {cell}", screen)
+        told = [f"{title}: {cell}" for title, cell in zip(columns[1:], cells, strict=True) if cell]
+        screen.print(Padding(Text("; ".join(told), overflow="fold"), (0, 0, 0, 2)))

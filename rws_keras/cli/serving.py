@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rws_keras.cli.errors import writing_to
 from rws_keras.cli.options import ApiKey, Seed
 from rws_keras.cli.output import console, say
 from rws_keras.cli.start import start_tensorflow
@@ -45,16 +46,17 @@ def export(
     start_tensorflow()
     from rws_keras.serving import export as exporting
 
-    version = exporting.export(
-        source,
-        to,
-        name,
-        num_particles=num_particles,
-        fast=fast,
-        accurate=accurate,
-        num_completions=num_completions,
-        seed=seed,
-    )
+    with writing_to(to):
+        version = exporting.export(
+            source,
+            to,
+            name,
+            num_particles=num_particles,
+            fast=fast,
+            accurate=accurate,
+            num_completions=num_completions,
+            seed=seed,
+        )
     say(f"Wrote {version}.")
 
 
@@ -67,7 +69,7 @@ def serve(
         Path | None, typer.Option(help="TensorFlow Serving's models.config instead.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    rest_port: Annotated[int, typer.Option(help="Port of REST.")] = 8501,
+    rest_port: Annotated[int, typer.Option(help="Port of REST; 0 for any free one.")] = 8501,
     grpc_port: Annotated[int, typer.Option(help="Port of gRPC; 0 for any free one.")] = 8500,
     max_batch_size: Annotated[
         int, typer.Option(min=1, help="Most rows that are computed together.")
@@ -172,7 +174,8 @@ def score(
     parts = list(batches)
     scores = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     to = to or paths[0].with_suffix(".scores.csv")
-    files.write_scores(to, scores)
+    with writing_to(to):
+        files.write_scores(to, scores)
     mean = scores["log_likelihood"].mean()
     say(f"Wrote {len(rows):,} scores to {to}; mean log-likelihood {mean:.2f} nats.")
 

@@ -10,9 +10,11 @@ def start_tensorflow() -> None:
     """Imports TensorFlow, and keeps the notices of its native code off the screen.
 
     Before it reads its log level it reports absent GPUs and the like straight to file descriptor
-    2; nobody can act on that. Later notices obey `TF_CPP_MIN_LOG_LEVEL`. Whoever sets that
-    variable sees what it asks for. Python's own errors come after the `finally`.
+    2; nobody can act on that. Later notices obey `TF_CPP_MIN_LOG_LEVEL`, and those of gRPC
+    `GRPC_VERBOSITY`; errors are raised as well as logged. Whoever sets these variables sees what
+    they ask for. Python's own errors come after the `finally`.
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if "tensorflow" in sys.modules:
         return
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3" or sys.stderr is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rws_keras.cli.errors import writing_to
 from rws_keras.cli.options import NumParticles, RunDirectory, Seed
 from rws_keras.cli.output import console, say, show
 from rws_keras.cli.start import start_tensorflow
@@ -55,7 +56,7 @@ def fit(
     name, chosen = recipe.load(name)
     chosen = chosen.changed(epochs=epochs, seed=seed)
     path = run_dir or Path("runs") / f"{name}-{chosen.seed}"
-    with workers.own_directory(path, resume) as own:
+    with writing_to(path), workers.own_directory(path, resume) as own:
         if resume:
             run = Run.open(own)
             if run.recipe != chosen:
@@ -96,7 +97,8 @@ def evaluate(
 
     opened = Run.open(run)
     data = datasets.load(opened.recipe.dataset)
-    fitting.evaluate(opened, opened.best_machine(), data, split, num_particles)
+    with writing_to(run):
+        fitting.evaluate(opened, opened.best_machine(), data, split, num_particles)
     _show_evaluations(opened)
 
 
@@ -119,7 +121,8 @@ def sample(
     opened = Run.open(run)
     data = datasets.load(opened.recipe.dataset)
     path = to or opened.samples
-    path = fitting.draw_samples(opened.best_machine(), data, path, num_samples, seed)
+    with writing_to(path):
+        path = fitting.draw_samples(opened.best_machine(), data, path, num_samples, seed)
     say(f"Wrote {num_samples} samples to {path}.")
 
 
@@ -183,8 +186,10 @@ def report(
     from rws_keras.training import reporting
     from rws_keras.training.run import Run
 
-    for run in runs:
-        say(f"Wrote {reporting.report(Run.open(run), to or _RESULTS)}.")
+    to = to or _RESULTS
+    with writing_to(to):
+        for run in runs:
+            say(f"Wrote {reporting.report(Run.open(run), to)}.")
 
 
 @app.command()
@@ -198,7 +203,8 @@ def demo(
     start_tensorflow()
     from rws_keras.training import demo as demonstration
 
-    demonstration.run(run_dir, console())
+    with writing_to(run_dir):
+        demonstration.run(run_dir, console())
 
 
 def _show_evaluations(run: Run) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rws_keras.cli.errors import writing_to
 from rws_keras.cli.options import Preset, ZooAddress
 from rws_keras.cli.output import console, say, show
 from rws_keras.cli.start import start_tensorflow
@@ -127,5 +128,7 @@ def publish(
     from rws_keras.training.run import Run
     from rws_keras.zoo import publish as publishing
 
-    folder = publishing.publish(Run.open(run), name or run.resolve().name, zoo or _HERE)
+    zoo = zoo or _HERE
+    with writing_to(zoo):
+        folder = publishing.publish(Run.open(run), name or run.resolve().name, zoo)
     say(f"Wrote {folder}.")

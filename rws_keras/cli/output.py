@@ -6,6 +6,7 @@ import os
 import sys
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -13,6 +14,8 @@ from rich.text import Text
 
 # Where nobody looks at a screen, every row of a table is one line.
 _UNLIMITED = 1000
+# A column that takes several lines is not narrower.
+_FOLDED = 30
 
 
 def console() -> Console:
@@ -43,8 +46,10 @@ def show(columns: list[str], rows: list[list[str]], folded: str | None = None) -
     """
     screen = console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in columns:
-        table.add_column(title, no_wrap=title != folded, min_width=30 if title == folded else None)
+    for title, *cells in zip(columns, *rows, strict=True):
+        width = max(map(cell_len, (title, *cells)))
+        least = min(width, _FOLDED) if title == folded else width
+        table.add_column(title, no_wrap=title != folded, min_width=least)
     for row in rows:
         table.add_row(*map(Text, row))
     unlimited = screen.options.update(width=_UNLIMITED)

@@ -379,7 +379,7 @@ def test_serving_and_scoring(directory):
     port = free_port()
     process, said = serve(directory, "models", port)
     try:
-        assert said.splitlines()[0] == f"Model {PRESET}, version 1"
+        assert said.splitlines()[0] == f"Model {PRESET}: version 1"
         url = f"http://127.0.0.1:{port}"
         shown = quiet("score", "x.npy", "--model", PRESET, "--url", url, cwd=directory)
         assert "Wrote 3 scores" in shown

@@ -110,8 +110,8 @@ def serve(
 
     def started(rest_port: int, grpc_port: int, serving: dict[str, list[int]]) -> None:
         for name, versions in serving.items():
-            numbers = ", ".join(map(str, versions)) or "none that can be loaded"
-            say(f"Model {name}, version {numbers}")
+            numbers = ", ".join(map(str, versions))
+            say(f"Model {name}: {f'version {numbers}' if versions else 'none could be loaded'}")
         if not serving:
             say(
                 f"There are no models in {models or model_config_file} yet; any that appears is "

@@ -38,7 +38,7 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 
 # The commands and the version that pip knows are those of the last installation.
-$(VENV)/installed: requirements.txt pyproject.toml rws_keras/__init__.py
+$(VENV)/installed: requirements.txt pyproject.toml rws_keras/version.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11.")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) install --requirement requirements.txt

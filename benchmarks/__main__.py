@@ -60,7 +60,7 @@ def run(
             console.print(f"Error: {error}", style="red", markup=False, highlight=False)
             raise typer.Exit(2) from None
         # How it was measured goes with each section: they may come from several runs.
-        found["run"] = provenance(seed=0, module="benchmarks")
+        found["run"] = provenance(seed=0, program="python -m benchmarks")
         results = read_json(to) if to.exists() else {}
         write_json(to, {**results, name: found})
         for table in tables.tables({name: found}):

@@ -31,7 +31,7 @@ _CASES = [(clients, rows) for rows in (1, 16) for clients in (1, 4, 16, 64)]
 @contextlib.contextmanager
 def server(models: Path) -> Iterator[subprocess.Popen]:
     """The server in a process of its own, ready."""
-    command = [sys.executable, "-m", "serving", "serve", "--models", str(models)]
+    command = [sys.executable, "-m", "rws_keras", "serve", "--models", str(models)]
     command += ["--rest-port", str(_PORTS["rest"]), "--grpc-port", str(_PORTS["grpc"])]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:

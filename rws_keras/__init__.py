@@ -1,20 +1,13 @@
 """Helmholtz machines trained with Reweighted Wake-Sleep, on Keras and TFP."""
 
+import importlib
 import os
+import sys
+from typing import TYPE_CHECKING
+
+from rws_keras.version import __version__ as __version__
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-
-from rws_keras import callbacks, datasets, layers, objectives
-from rws_keras.models import (
-    HelmholtzMachine,
-    LikelihoodEstimate,
-    Particles,
-    PresetError,
-    Samples,
-    presets,
-)
-
-__version__ = "0.1.0"
 
 __all__ = [
     "HelmholtzMachine",
@@ -28,3 +21,41 @@ __all__ = [
     "objectives",
     "presets",
 ]
+
+
+def _is_command() -> bool:
+    """Whether this import starts the program `rws-keras`, or `python -m rws_keras`.
+
+    While `python -m` looks for its module, the program's name is `-m`; the module's own name
+    stands before the arguments.
+    """
+    program = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
+    if program == "-m":
+        return sys.orig_argv[-len(sys.argv)].endswith("rws_keras")
+    return program in ("rws-keras", "rws-keras.exe", "rws-keras-script.py")
+
+
+# A script that imports the library gets all of it at once: `keras.saving.load_model` finds only
+# classes that have been imported. The program imports it when a command first needs it, so that
+# `rws-keras --help` does not wait for TensorFlow.
+if TYPE_CHECKING or not _is_command():
+    from rws_keras import callbacks, datasets, layers, objectives
+    from rws_keras.models import (
+        HelmholtzMachine,
+        LikelihoodEstimate,
+        Particles,
+        PresetError,
+        Samples,
+        presets,
+    )
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        packages = ("callbacks", "datasets", "layers", "models", "objectives")
+        found = {package: importlib.import_module(f"{__name__}.{package}") for package in packages}
+        return found[name] if name in found else getattr(found["models"], name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -28,14 +28,14 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """Starts `python -m serving serve` with options, and waits until it is ready."""
+    """Starts `rws-keras serve` with options, and waits until it is ready."""
 
     def __init__(self, *options, log: Path):
         self.rest_port, self.grpc_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.rest_port}"
         self.grpc_url = f"grpc://127.0.0.1:{self.grpc_port}"
         ports = ["--rest-port", self.rest_port, "--grpc-port", self.grpc_port]
-        command = [sys.executable, "-m", "serving", "serve", *ports, *options]
+        command = [sys.executable, "-m", "rws_keras", "serve", *ports, *options]
         self._log = log
         with log.open("a") as file:
             self.process = subprocess.Popen(

@@ -110,7 +110,7 @@ def test_density_estimation_refuses_files_that_are_not_the_published_ones(source
 def test_missing_density_estimation_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds_sets, "_reachable", lambda url: False)
     monkeypatch.delenv(tfds_sets.MANUAL_DIR_VARIABLE, raising=False)
-    message = r"RWS_KERAS_MANUAL_DIR.*python -m rws_keras.datasets nltcs"
+    message = r"RWS_KERAS_MANUAL_DIR.*rws-keras data nltcs"
     with pytest.raises(datasets.DatasetNotFoundError, match=message):
         load_nltcs(tmp_path, None)
     with pytest.raises(datasets.DatasetNotFoundError, match="does not exist"):
@@ -119,7 +119,7 @@ def test_missing_density_estimation_says_what_to_do(tmp_path, monkeypatch):
 
 def test_missing_binarized_mnist_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds_sets, "_reachable", lambda url: False)
-    message = r"TFDS_DATA_DIR.*python -m rws_keras.datasets binarized_mnist"
+    message = r"TFDS_DATA_DIR.*rws-keras data binarized_mnist"
     with pytest.raises(datasets.DatasetNotFoundError, match=message):
         datasets.load_binarized_mnist(str(tmp_path))
 

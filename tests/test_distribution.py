@@ -115,7 +115,7 @@ def test_training_command_with_two_workers(tmp_path):
 
     def fit(*more):
         addresses = ",".join(free_addresses(2))
-        fit = ["-m", "training", "fit", "tiny.toml", "--run-dir", "run", "--workers", addresses]
+        fit = ["-m", "rws_keras", "fit", "tiny.toml", "--run-dir", "run", "--workers", addresses]
         return run_all([([*fit, "--worker", i, *more], {}, tmp_path) for i in range(2)])
 
     chief, other = fit()

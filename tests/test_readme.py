@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import program
 import pytest
 from server_process import free_port
 
@@ -132,9 +133,10 @@ def test_from_a_preset_to_a_served_score(tmp_path):
     script = "\n".join(others).replace("8501", str(rest))
     ports = f"--rest-port {rest} --grpc-port {other}"
     script = script.replace("serve --models models", f"serve --models models {ports}")
+    bin_directory = program.install(tmp_path / "bin").parent
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{bin_directory}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
     }
     script = f"set -e\ntrap 'kill %1' EXIT\nset -m\n{script}\n"

@@ -10,10 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rws_keras import HelmholtzMachine, PresetError
+from rws_keras.cli.program import app
 from rws_keras.models import preset_files, pretrained
 from rws_keras.training import recipe as recipes
 from rws_keras.training.run import Run
-from rws_keras.zoo import cards, cli
+from rws_keras.zoo import cards
 from rws_keras.zoo import publish as publishing
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +100,7 @@ def test_durations_in_a_unit_that_fits(seconds, text):
 
 
 def command(*arguments):
-    return CliRunner().invoke(cli.app, list(map(str, arguments)))
+    return CliRunner().invoke(app, ["zoo", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "tiny"
     arguments = ["fit", "digits", "--epochs", "2", "--run-dir", str(path)]
     subprocess.run(
-        [sys.executable, "-m", "training", *arguments],
+        [sys.executable, "-m", "rws_keras", *arguments],
         check=True,
         cwd=ROOT,
         env=os.environ.copy(),

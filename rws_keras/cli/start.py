@@ -1,63 +1,29 @@
-"""Starting a command: without TensorFlow's notices, and with errors as one message."""
+"""Starting TensorFlow without its notices."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
 import sys
-from collections.abc import Iterator
-
-import typer
 
 
-def application(help_text: str) -> typer.Typer:
-    """An application without the extras that its users have no need of."""
-    return typer.Typer(
-        help=help_text,
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-    )
+def start_tensorflow() -> None:
+    """Imports TensorFlow, and keeps the notices of its native code off the screen.
 
-
-def start(commands: str) -> None:
-    """Runs the Typer application `app` of a module, whose errors for users are `ValueError`s.
-
-    Args:
-        commands: The module; it is imported here, quietly.
+    Before it reads its log level it reports absent GPUs and the like straight to file descriptor
+    2; nobody can act on that. Later notices obey `TF_CPP_MIN_LOG_LEVEL`, and those of gRPC
+    `GRPC_VERBOSITY`; errors are raised as well as logged. Whoever sets these variables sees what
+    they ask for. Python's own errors come after the `finally`.
     """
-    with _quiet():
-        import tensorflow as tf
-
-        # Now, for the notices that it brings; but workers must first tell of each other.
-        if "TF_CONFIG" not in os.environ and "--workers" not in " ".join(sys.argv):
-            tf.config.list_logical_devices()
-        module = importlib.import_module(commands)
-    try:
-        module.app()
-    except ValueError as error:
-        module.console.print(f"Error: {error}", style="red", markup=False, highlight=False)
-        raise SystemExit(2) from None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what native libraries write to standard error off the screen.
-
-    While it loads, TensorFlow reports the absence of GPUs and the like, past all log
-    levels; nobody can act on that. Python's own errors come after the `finally`.
-    """
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
-        yield
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if "tensorflow" in sys.modules:
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3" or sys.stderr is None:
+        return
     sys.stderr.flush()
-    screen = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    screen, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        yield
+        import tensorflow  # noqa: F401
     finally:
         os.dup2(screen, 2)
         os.close(screen)

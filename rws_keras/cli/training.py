@@ -1,26 +1,23 @@
-"""The commands of `python -m training`."""
+"""The commands that train machines, evaluate them and draw from them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
-from rws_keras import datasets
-from rws_keras.cli.start import application
+from rws_keras.cli.errors import writing_to
+from rws_keras.cli.options import NumParticles, RunDirectory, Seed
+from rws_keras.cli.output import console, say, show
+from rws_keras.cli.start import start_tensorflow
 from rws_keras.errors import UserError
-from rws_keras.training import demo as demonstration
-from rws_keras.training import fitting, recipe, reporting, workers
-from rws_keras.training.run import Run
 
-app = application("Trains Helmholtz machines by recipes, evaluates them and draws from them.")
-console = Console()
+if TYPE_CHECKING:
+    from rws_keras.training.run import Run
 
-RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the draw.")]
+app = typer.Typer()
+_RESULTS = Path("training") / "results"
 
 
 @app.command()
@@ -33,24 +30,33 @@ def fit(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed instead of the recipe's.")] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Run directory; runs/RECIPE-SEED by default.")
+        Path | None, typer.Option(help="Run directory. [default: runs/RECIPE-SEED]")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an earlier run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
     addresses: Annotated[
         str | None,
-        typer.Option("--workers", help="All workers of the run, HOST:PORT,HOST:PORT,…"),
+        typer.Option(
+            "--workers", metavar="HOST:PORT,…", help="Addresses of all workers of the run."
+        ),
     ] = None,
     worker: Annotated[
-        int | None, typer.Option("--worker", help="Which of them this is, from 0.")
+        int | None, typer.Option("--worker", help="Which of the workers this is, from 0.")
     ] = None,
 ) -> None:
-    """Trains by a recipe, and evaluates the machine that was best on the validation data."""
+    """Trains a machine by a recipe.
+
+    The machine that was best on the validation data is kept, and its likelihood estimated.
+    """
+    start_tensorflow()
+    from rws_keras.training import fitting, recipe, workers
+    from rws_keras.training.run import Run
+
     workers.configure(addresses, worker)
     strategy = workers.strategy()
     name, chosen = recipe.load(name)
     chosen = chosen.changed(epochs=epochs, seed=seed)
     path = run_dir or Path("runs") / f"{name}-{chosen.seed}"
-    with workers.own_directory(path, resume) as own:
+    with writing_to(path), workers.own_directory(path, resume) as own:
         if resume:
             run = Run.open(own)
             if run.recipe != chosen:
@@ -60,13 +66,14 @@ def fit(
                 )
         else:
             run = Run.create(own, chosen)
+        screen = console()
         try:
-            fitting.train(run, name, console, strategy)
+            fitting.train(run, name, screen, strategy)
             if workers.index() > 0:
                 return
-            fitting.finish(run, name, console)
+            fitting.finish(run, name, screen)
         except KeyboardInterrupt:
-            console.print(f"Stopped. Go on with the same command and --resume; the run is {path}.")
+            say(f"Stopped. Continue with the same command and --resume; the run is {path}.")
             raise typer.Exit(130) from None
         _show_evaluations(run)
 
@@ -74,89 +81,144 @@ def fit(
 @app.command()
 def evaluate(
     run: RunDirectory,
-    num_particles: Annotated[int, typer.Option(min=1, help="K, particles a datum.")] = 1000,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    num_particles: NumParticles = 1000,
+    split: Annotated[
+        Literal["train", "validation", "test"], typer.Option(help="Part of the data.")
+    ] = "test",
 ) -> None:
-    """Estimates the likelihood of a split under a run's best machine."""
-    if split not in ("train", "validation", "test"):
-        raise UserError(f"Unknown split {split!r}; expected train, validation or test.")
+    """Estimates the likelihood of a run's data.
+
+    It is that of a part of the data under the best machine of the run.
+    """
+    start_tensorflow()
+    from rws_keras import datasets
+    from rws_keras.training import fitting
+    from rws_keras.training.run import Run
+
     opened = Run.open(run)
     data = datasets.load(opened.recipe.dataset)
-    fitting.evaluate(opened, opened.best_machine(), data, split, num_particles)
+    with writing_to(run):
+        fitting.evaluate(opened, opened.best_machine(), data, split, num_particles)
     _show_evaluations(opened)
 
 
 @app.command()
 def sample(
     run: RunDirectory,
-    num_samples: Annotated[int, typer.Option(min=1, help="How many samples.")] = 100,
+    num_samples: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 100,
     seed: Seed = 0,
-    to: Annotated[Path | None, typer.Option(help="File; RUN/samples.png by default.")] = None,
+    to: Annotated[Path | None, typer.Option(help="File. [default: RUN/samples.png]")] = None,
 ) -> None:
-    """Draws from a run's best machine: a PNG where the data are images, else a CSV."""
+    """Draws samples from a run's best machine.
+
+    They are written as a PNG where the data are images, else as a CSV.
+    """
+    start_tensorflow()
+    from rws_keras import datasets
+    from rws_keras.training import fitting
+    from rws_keras.training.run import Run
+
     opened = Run.open(run)
     data = datasets.load(opened.recipe.dataset)
-    path = fitting.draw_samples(
-        opened.best_machine(), data, to or opened.samples, num_samples, seed
-    )
-    console.print(f"Wrote {num_samples} samples to {path}.")
+    path = to or opened.samples
+    with writing_to(path):
+        path = fitting.draw_samples(opened.best_machine(), data, path, num_samples, seed)
+    say(f"Wrote {num_samples} samples to {path}.")
+
+
+@app.command()
+def runs(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIRECTORY", help="Where the runs are.")
+    ] = Path("runs"),
+) -> None:
+    """Lists the runs."""
+    start_tensorflow()
+    from rws_keras.training.run import Run
+
+    found = [Run(path.parent) for path in sorted(directory.rglob("recipe.json"))]
+    if not found:
+        say(f"There are no runs in {directory}. `rws-keras fit RECIPE` makes one.")
+        return
+    show(["run", "epochs", "best epoch", "validation (nats)"], [_describe(run) for run in found])
+
+
+def _describe(run: Run) -> list[str]:
+    try:
+        metrics, recipe = run.metrics, run.recipe
+        best = metrics.get("best_epoch", 0)
+        value = f"{metrics['history'][best - 1]['val_log_likelihood']:.2f}" if best else ""
+        return [str(run.path), f"{metrics.get('epoch', 0)}/{recipe.epochs}", str(best), value]
+    except (AttributeError, LookupError, TypeError, ValueError):
+        # Files of another program, or damaged: the other runs are listed all the same.
+        return [str(run.path), "not readable", "", ""]
+
+
+@app.command()
+def recipes() -> None:
+    """Lists the recipes that come with rws_keras."""
+    start_tensorflow()
+    from rws_keras.training import recipe
+
+    rows = []
+    for name in recipe.names():
+        _, entry = recipe.load(name)
+        latents = "-".join(map(str, entry.model.latents))
+        rows.append([name, entry.dataset, latents, entry.description])
+    show(["recipe", "data", "latents", "description"], rows, folded="description")
 
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished runs.")],
-    to: Annotated[Path, typer.Option(help="Directory of the results.")] = reporting.RESULTS,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Finished runs.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(help=f"Directory of the results. [default: {_RESULTS}, where there is one]"),
+    ] = None,
 ) -> None:
-    """Writes what finished runs measured, and their samples, as small files to keep."""
-    for run in runs:
-        path = reporting.report(Run.open(run), to)
-        console.print(f"Wrote {path}.", highlight=False)
+    """Writes the results of runs as small files.
 
+    These are what finished runs measured, as JSON, and their samples.
+    """
+    if to is None and not _RESULTS.is_dir():
+        raise UserError(f"There is no directory {_RESULTS} here: say with --to where to write.")
+    start_tensorflow()
+    from rws_keras.training import reporting
+    from rws_keras.training.run import Run
 
-@app.command("list")
-def list_() -> None:
-    """Lists the recipes, and the runs under runs/."""
-    table = Table(Column("recipe", no_wrap=True), "data", "latents", "description")
-    for name in recipe.names():
-        _, entry = recipe.load(name)
-        table.add_row(
-            name, entry.dataset, "-".join(map(str, entry.model.latents)), entry.description
-        )
-    console.print(table)
-    runs = [Run(path.parent) for path in sorted(Path("runs").rglob("recipe.json"))]
-    if runs:
-        table = Table(Column("run", no_wrap=True), "epochs", "best", "validation (nats)")
+    to = to or _RESULTS
+    with writing_to(to):
         for run in runs:
-            metrics = run.metrics
-            best = metrics.get("best_epoch", 0)
-            value = metrics["history"][best - 1]["val_log_likelihood"] if best else None
-            table.add_row(
-                str(run.path),
-                f"{metrics.get('epoch', 0)}/{run.recipe.epochs}",
-                str(best),
-                "" if value is None else f"{value:.2f}",
-            )
-        console.print(table)
+            say(f"Wrote {reporting.report(Run.open(run), to)}.")
 
 
 @app.command()
 def demo(
     run_dir: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/demo"),
 ) -> None:
-    """Trains on the digits that need no network, beside three yardsticks."""
-    demonstration.run(run_dir, console)
+    """Trains on digits; needs no network.
+
+    Prints the test likelihood beside three yardsticks.
+    """
+    start_tensorflow()
+    from rws_keras.training import demo as demonstration
+
+    with writing_to(run_dir):
+        demonstration.run(run_dir, console())
 
 
 def _show_evaluations(run: Run) -> None:
-    table = Table("split", "log-likelihood (nats)", "standard error", "K", "data", "ELBO")
-    for entry in run.metrics["evaluations"]:
-        table.add_row(
+    rows = [
+        [
             entry["split"],
             f"{entry['log_likelihood']:.2f}",
             f"{entry['log_likelihood_se']:.2f}",
             f"{entry['num_particles']:,}",
             f"{entry['num_data']:,}",
             f"{entry['elbo']:.2f}",
-        )
-    console.print(table)
-    console.print(f"Run: {run.path}   TensorBoard: tensorboard --logdir {run.logs}")
+        ]
+        for entry in run.metrics["evaluations"]
+    ]
+    show(["split", "log-likelihood (nats)", "standard error", "K", "data", "ELBO"], rows)
+    say(f"Run: {run.path}")
+    say(f"TensorBoard: tensorboard --logdir {run.logs}")

@@ -1,4 +1,4 @@
-"""The commands of `python -m zoo`."""
+"""The commands `rws-keras zoo …`."""
 
 from __future__ import annotations
 
@@ -6,35 +6,32 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markdown import Markdown
-from rich.table import Column, Table
 
-import rws_keras
-from rws_keras.cli.start import application
-from rws_keras.models import pretrained
-from rws_keras.training.run import Run
-from rws_keras.zoo import cards
-from rws_keras.zoo import publish as publishing
+from rws_keras.cli.errors import writing_to
+from rws_keras.cli.options import Preset, ZooAddress
+from rws_keras.cli.output import console, say, show
+from rws_keras.cli.start import start_tensorflow
+from rws_keras.errors import UserError
 
-app = application("Lists, downloads, checks and publishes pretrained machines.")
-console = Console()
+app = typer.Typer(help="Lists, checks and publishes presets.", no_args_is_help=True)
 
-Address = Annotated[
-    str | None,
-    typer.Option("--zoo", help="Directory or http(s) address; RWS_KERAS_ZOO or zoo/ by default."),
-]
-Preset = Annotated[str, typer.Argument(metavar="NAME", help="A preset's name, path or address.")]
+# The zoo that a checkout has.
+_HERE = Path("zoo")
+
+
+def _is_here() -> bool:
+    return (_HERE / "index.json").is_file()
 
 
 @app.command("list")
-def list_(zoo: Address = None) -> None:
-    """Lists the presets with their measured likelihoods."""
-    table = Table(
-        Column("preset", no_wrap=True), "data", "P", "parameters", "test NLL (nats)", "K", "MB"
-    )
-    for name, entry in rws_keras.presets(zoo).items():
-        table.add_row(
+def list_(zoo: ZooAddress = None) -> None:
+    """Lists the presets and their likelihoods."""
+    start_tensorflow()
+    import rws_keras
+    from rws_keras.zoo import cards
+
+    rows = [
+        [
             name,
             entry["dataset"],
             f"{entry['family']} {cards.sizes(entry['latent_units'])}",
@@ -42,50 +39,96 @@ def list_(zoo: Address = None) -> None:
             cards.nll(entry["test"]),
             f"{entry['test']['num_particles']:,}",
             f"{entry['size'] / 1e6:.1f}",
-        )
-    console.print(table)
+        ]
+        for name, entry in rws_keras.presets(zoo).items()
+    ]
+    show(["preset", "data", "P", "parameters", "test NLL (nats)", "K", "MB"], rows)
 
 
 @app.command()
-def info(name: Preset, zoo: Address = None) -> None:
+def info(name: Preset, zoo: ZooAddress = None) -> None:
     """Shows a preset's model card."""
+    start_tensorflow()
+    from rich.markdown import Markdown
+
+    from rws_keras.models import pretrained
+    from rws_keras.zoo import publish
+
     folder = pretrained.locate(name, zoo)
-    console.print(Markdown((folder / publishing.CARD).read_text()))
-    console.print(f"Folder: {folder}", highlight=False)
+    card = (folder / publish.CARD).read_text()
+    screen = console()
+    if screen.is_terminal:
+        screen.print(Markdown(card))
+    else:
+        say(card)
+    say(f"Folder: {folder}")
 
 
 @app.command()
-def download(name: Preset, zoo: Address = None) -> None:
-    """Downloads a preset, checks it and says where it is."""
-    console.print(str(pretrained.locate(name, zoo)), highlight=False, soft_wrap=True)
+def download(name: Preset, zoo: ZooAddress = None) -> None:
+    """Downloads a preset and says where it is."""
+    start_tensorflow()
+    from rws_keras.models import pretrained
+
+    say(str(pretrained.locate(name, zoo)))
 
 
 @app.command()
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="Presets; all by default.")
+        list[str] | None,
+        typer.Argument(metavar="PRESET", help="Presets; all of the zoo by default."),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Estimate the test likelihood again.")
     ] = False,
-    zoo: Annotated[Path, typer.Option(help="Directory of the zoo.")] = publishing.ZOO,
+    zoo: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the zoo. [default: ./zoo where there is one, else the presets that "
+            "come with rws_keras]"
+        ),
+    ] = None,
 ) -> None:
-    """Checks presets of a zoo on this machine: files, cards, machines, index."""
+    """Checks presets.
+
+    These are checked: files, cards, machines and, where no preset is named, the index of the zoo.
+    """
+    start_tensorflow()
+    from rws_keras.models import pretrained
+    from rws_keras.zoo import publish as publishing
+
+    if zoo is None:
+        zoo = _HERE if _is_here() else publishing.ZOO
     if not names:
         publishing.verify_index(zoo)
     for name in names or [folder.name for folder in publishing.folders(zoo)]:
         found = publishing.verify(pretrained.locate(name, zoo), measure)
-        console.print(f"{name}: {found}.", highlight=False)
+        say(f"{name}: {found}.")
 
 
 @app.command()
 def publish(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.")],
     name: Annotated[
-        str | None, typer.Option(help="The preset's name; the run directory's by default.")
+        str | None, typer.Option(help="The preset's name. [default: the run directory's]")
     ] = None,
-    zoo: Annotated[Path, typer.Option(help="Directory of the zoo.")] = publishing.ZOO,
+    zoo: Annotated[
+        Path | None,
+        typer.Option(help="Directory of the zoo. [default: ./zoo where there is one]"),
+    ] = None,
 ) -> None:
-    """Makes a preset of a finished run, and the index and the leaderboard anew."""
-    folder = publishing.publish(Run.open(run), name or run.resolve().name, zoo)
-    console.print(f"Wrote {folder}.", highlight=False)
+    """Makes a preset of a finished run.
+
+    The index and the leaderboard of the zoo are written anew.
+    """
+    if zoo is None and not _is_here():
+        raise UserError("There is no zoo/index.json here: say with --zoo where to publish.")
+    start_tensorflow()
+    from rws_keras.training.run import Run
+    from rws_keras.zoo import publish as publishing
+
+    zoo = zoo or _HERE
+    with writing_to(zoo):
+        folder = publishing.publish(Run.open(run), name or run.resolve().name, zoo)
+    say(f"Wrote {folder}.")

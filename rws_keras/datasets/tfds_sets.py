@@ -38,7 +38,7 @@ def load_binarized_mnist(data_dir: str | None = None) -> BinaryData:
     advice = (
         "If it is prepared elsewhere, set TFDS_DATA_DIR to the directory that holds "
         "binarized_mnist/1.0.0; on a machine with a network, run "
-        "`python -m rws_keras.datasets binarized_mnist` once to download it."
+        "`rws-keras data binarized_mnist` once to download it."
     )
     _prepare(builder, _BINARIZED_MNIST_HOST, advice)
     return _read(builder, "image", "binarized_mnist", (28, 28))
@@ -75,7 +75,7 @@ def load_density_estimation(
     advice = (
         f"If you have its files, set {MANUAL_DIR_VARIABLE} to the directory that holds "
         f"{name}/{name}.train.data; on a machine with a network, run "
-        f"`python -m rws_keras.datasets {name}` once to download them. {DATA_DIR_VARIABLE} "
+        f"`rws-keras data {name}` once to download them. {DATA_DIR_VARIABLE} "
         "names a writable directory for the prepared data."
     )
     _prepare(builder, None if manual_dir else SOURCE_URL, advice)

@@ -15,7 +15,6 @@ from typing import TypeVar
 
 import keras
 
-import rws_keras
 from rws_keras import resources
 from rws_keras.errors import UserError, reason
 from rws_keras.models import downloads
@@ -35,6 +34,7 @@ from rws_keras.models.preset_files import (
     write_metadata,
 )
 from rws_keras.suggestions import did_you_mean
+from rws_keras.version import __version__
 
 INDEX = "index.json"
 ADDRESS_VARIABLE = "RWS_KERAS_ZOO"
@@ -229,7 +229,7 @@ def saving(
             "visible_units": plain.visible_units,
             "latent_units": plain.latent_units,
             "num_parameters": plain.count_params(),
-            "rws_keras": rws_keras.__version__,
+            "rws_keras": __version__,
             **(metadata or {}),
         }
         yield folder, content

@@ -99,6 +99,14 @@ class Repository:
         with self._condition:
             return sorted(self._models)
 
+    def serving(self) -> dict[str, list[int]]:
+        """The models, and the versions of each that are loaded."""
+        with self._condition:
+            return {
+                name: sorted(v.number for v in versions.values() if v.state == State.AVAILABLE)
+                for name, versions in sorted(self._models.items())
+            }
+
     def statuses(self, name: str, number: int | None, label: str | None) -> list:
         """Statuses of a model's versions, the newest first.
 

@@ -1,1 +1,1 @@
-"""Recipes, and the command that runs them: `python -m training --help`."""
+"""Recipes, and what the commands `rws-keras fit`, `evaluate` and others do."""

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from rws_keras import datasets
 from rws_keras.training import fitting, recipe
@@ -36,7 +36,7 @@ def run(directory: Path, console: Console) -> None:
         made = Run.create(directory / name, recipe.load(name)[1])
         fitting.fit(made, title, console)
         results += [(title, entry) for entry in made.metrics["evaluations"]]
-    table = Table(Column("model", no_wrap=True), "test (nats)", "standard error", "K", "data")
+    table = Table("model", "test (nats)", "standard error", "K", "data")
     for title, entry in results:
         if entry["split"] == "test":
             table.add_row(

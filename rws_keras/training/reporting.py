@@ -46,7 +46,7 @@ def summary(run: Run) -> dict:
     """
     metrics = run.metrics
     if not metrics.get("evaluations"):
-        raise UserError(f"{run.path} is not finished. Go on with it by `fit … --resume`.")
+        raise UserError(f"{run.path} is not finished. Continue it with `rws-keras fit … --resume`.")
     recipe = run.recipe
     data = datasets.load(recipe.dataset)
     about = read_json(run.path / "run.json")

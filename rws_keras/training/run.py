@@ -73,7 +73,7 @@ class Run:
         if not run.exists():
             raise UserError(
                 f"{run.path} is not a run directory (it has no recipe.json). "
-                "`python -m training list` shows the runs."
+                "`rws-keras runs` shows the runs."
             )
         return run
 
@@ -120,10 +120,10 @@ def load_machine(path: Path, advice: str) -> HelmholtzMachine:
         raise UserError(f"The checkpoint {path} is damaged ({reason}). {advice}") from error
 
 
-def provenance(seed: int, module: str = "training") -> dict:
+def provenance(seed: int, program: str = "rws-keras") -> dict:
     """Where a result comes from: command, seed, date, versions and machine."""
     return {
-        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "command": shlex.join([*program.split(), *sys.argv[1:]]),
         "seed": seed,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {

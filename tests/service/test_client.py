@@ -11,8 +11,9 @@ from wire import PRESET, SMALL
 
 from rws_keras import HelmholtzMachine
 from rws_keras.callbacks import write_png
+from rws_keras.cli.program import app
 from rws_keras.models.scorer import Scorer
-from rws_keras.serving import cli, files
+from rws_keras.serving import files
 from rws_keras.serving.client import Client, ClientError
 from rws_keras.serving.export import export
 
@@ -113,7 +114,7 @@ def test_the_command_scores_files(server, machine, x, tmp_path, ending, protocol
         write_png(path, (rows.reshape(8, 8, 1) * 255).astype(np.uint8))
     arguments = ["score", path, "--model", PRESET, "--url", getattr(server, protocol)]
     arguments += ["--batch-size", 16, "--api-key", "key", "--signature", "score_accurate"]
-    result = CliRunner().invoke(cli.app, list(map(str, arguments)))
+    result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
     with (tmp_path / "data.scores.csv").open() as file:
         written = list(csv.DictReader(file))

@@ -1,0 +1,88 @@
+"""Which errors are the user's to put right, and what to tell about them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import rws_keras
+from rws_keras.errors import UserError
+
+FAULT = (
+    "This is a fault of rws_keras, not yours. Please report it with the command, the traceback "
+    "below and the output of `rws-keras --version`."
+)
+
+_PERMISSION = "Change its permissions, or give another path."
+_SPACE = "Free some space, or give a path on another disk."
+_ADVICE = {
+    errno.ENOENT: "Check the path.",
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.EROFS: "Give a path on a file system that can be written to.",
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: _SPACE,
+    errno.EISDIR: "Give the path of a file.",
+    errno.ENOTDIR: "Give a path whose parents are directories.",
+    errno.EEXIST: "Remove it, or give another path.",
+    errno.ENAMETOOLONG: "Give a shorter path.",
+}
+
+
+def explain(error: Exception) -> str | None:
+    """What to tell the user of an error, or `None` if it is a fault of the library.
+
+    Besides `UserError` these are errors of the file system, as Python and as TensorFlow raise
+    them, unless they concern a file of the library itself.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return _explain_os_error(error)
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and isinstance(error, tensorflow.errors.OpError):
+        for code, advice in _ADVICE.items():
+            if os.strerror(code) in str(error.message):
+                return f"{error.message}. {advice}"
+    return None
+
+
+def _explain_os_error(error: OSError) -> str | None:
+    advice = _ADVICE.get(error.errno)
+    if advice is None:
+        return None
+    if error.filename is None:
+        return f"{error.strerror or error}. {advice}"
+    # Where a file is copied or renamed, the second is the one that is written.
+    path = os.fsdecode(error.filename2 or error.filename)
+    if Path(path).absolute().is_relative_to(Path(rws_keras.__file__).parent):
+        return None
+    return f"{path}: {error.strerror}. {advice}"
+
+
+@contextlib.contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Names the path that a command writes to in an error that names none: a full disk, say."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def is_interruption(error: BaseException | None) -> bool:
+    """Whether an error began as a Ctrl-C.
+
+    An extension module that is interrupted while it is imported raises an ImportError instead.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -270,8 +270,23 @@ def test_separate_optimizers_update_their_own_stack(binary):
     assert not np.array_equal(p_before, machine.p_layers[0].kernel.numpy())
 
 
-def test_xla_is_off_unless_asked_for():
-    assert compiled(make()).jit_compile is False
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_xla_compiles_the_step_if_asked_to_but_not_its_noise(jit_compile):
+    machine = compiled(make(), jit_compile=jit_compile)
+    step = tf.function(machine.train_step, autograph=False).get_concrete_function(
+        (tf.TensorSpec([None, 12]),)
+    )
+    graph = step.graph.as_graph_def()
+    functions = {function.signature.name: function for function in graph.library.function}
+    by_xla = {name for name, function in functions.items() if function.attr["_XlaMustCompile"].b}
+
+    def is_random(nodes):
+        return any("Random" in node.op for node in nodes)
+
+    assert bool(by_xla) == jit_compile
+    assert is_random(graph.node)
+    assert not any(is_random(functions[name].node_def) for name in by_xla)
+    assert machine.jit_compile is False  # or Keras would compile all of it
 
 
 BAD_DATA = {

@@ -53,7 +53,7 @@ def explain(error: Exception) -> str | None:
 
 
 def _explain_os_error(error: OSError) -> str | None:
-    advice = _ADVICE.get(error.errno)
+    advice = _ADVICE.get(error.errno or 0)
     if advice is None:
         return None
     if error.filename is None:

@@ -101,7 +101,7 @@ def serve(
 
     if models is not None:
         config = functools.partial(repository.directory_config, models)
-    else:
+    elif model_config_file is not None:
         config = functools.partial(_read_config, model_config_file)
     config()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")

@@ -55,7 +55,7 @@ def info(name: Preset, zoo: ZooAddress = None) -> None:
     from rws_keras.zoo import publish
 
     folder = pretrained.locate(name, zoo)
-    card = (folder / publish.CARD).read_text()
+    card = publish.card(folder)
     screen = console()
     if screen.is_terminal:
         screen.print(Markdown(card))

@@ -12,7 +12,7 @@ import requests
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from rws_keras.errors import UserError
+from rws_keras.errors import UserError, reason
 
 # A server that is busy is asked again after so many seconds.
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -152,7 +152,7 @@ class Client:
             )
             return response.status_code, response.json()
         except requests.RequestException as error:
-            raise ClientError(f"{address} cannot be asked: {error}.") from error
+            raise ClientError(f"There is no answer from {address}: {_cause(error)}.") from error
 
     def _ask_grpc(self, signature, arrays, last):
         request = predict_pb2.PredictRequest()
@@ -170,14 +170,26 @@ class Client:
             if error.code() in _BUSY and not last:
                 return None
             code = error.code().name
-            raise ClientError(f"The server refuses ({code}): {error.details()}") from error
+            raise ClientError(
+                f"The server refused the request ({code}): {error.details()}"
+            ) from error
         return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+
+
+def _cause(error: requests.RequestException) -> str:
+    if isinstance(error, requests.Timeout):
+        return "the server took too long"
+    if isinstance(error, requests.ConnectionError):
+        return "the server is not running there, or cannot be reached"
+    return reason(error)
 
 
 def _or_refuse(status: int, answer: dict) -> dict:
     """The answer, if it is one."""
     if status != 200:
-        raise ClientError(f"The server refuses ({status}): {answer.get('error', answer)}")
+        raise ClientError(
+            f"The server refused the request ({status}): {answer.get('error', answer)}"
+        )
     return answer
 
 

@@ -100,7 +100,8 @@ class Servable:
                 grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many requests wait; try again later."
             ) from error
         except tf.errors.InvalidArgumentError as error:
-            raise invalid(str(error.message).splitlines()[0]) from error
+            message = error.message.strip() or "TensorFlow refused the request."
+            raise invalid(message.splitlines()[0]) from error
         results = dict(zip(names, outputs, strict=True))
         if self._nan_means:
             self._check_rows(results)

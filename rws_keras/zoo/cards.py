@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rws_keras import resources
+from rws_keras import layers, resources
 from rws_keras.training.run import read_json
 
 PUBLISHED = resources.folder("zoo") / "published.json"
@@ -11,15 +11,13 @@ _DATASETS = {
     "digits": "scikit-learn's 8x8 digits (1,797 images)",
     "binarized_mnist": "the official binarized MNIST (50,000 / 10,000 / 10,000 images of 28x28)",
 }
-_FAMILIES = {"sbn": "SBN", "dsbn": "DSBN", "arsbn": "AR-SBN", "nade": "NADE"}
 
 
 def family(model: dict, stack: str = "p") -> str:
     """The layer family of P (or Q) as the literature writes it."""
     spec = model[stack]
     specs = spec if isinstance(spec, list) else [spec]
-    names = [entry["family"] if isinstance(entry, dict) else entry for entry in specs]
-    return "/".join(dict.fromkeys(_FAMILIES[name] for name in names))
+    return "/".join(dict.fromkeys(layers.label(entry) for entry in specs))
 
 
 def nll(entry: dict, digits: int = 2) -> str:

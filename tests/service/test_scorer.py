@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from exact import FAMILIES, all_vectors, exact_log_likelihood, tiny_machine
 
+from rws_keras import HelmholtzMachine
 from rws_keras.models.scorer import Scorer
 
 # Two-sided. An estimate from 100 seeds lies beyond by chance in 8e-6 (Student's t); the file has
@@ -150,10 +151,11 @@ def test_samples_of_a_seed_are_the_machines(seed):
 
 
 def test_samples_of_large_seeds_differ():
-    machine = tiny_machine("sbn", "sbn")
-    seeds = np.array([1, 1 + 2**32, -1, 2**62], np.int64)
-    x = Scorer(machine).sample(tf.constant(seeds))["mean"].numpy()
-    assert len(np.unique(x.round(6), axis=0)) > 1
+    # Two of these rows of 80 units would agree by chance once in 2^60 times or less.
+    machine = HelmholtzMachine.from_sizes(80, [3], seed=0)
+    seeds = np.array([1, 1 + 2**32, -1, 2**32 - 1, 2**62, 0], np.int64)
+    x = Scorer(machine).sample(tf.constant(seeds))["x"].numpy()
+    assert len(np.unique(x, axis=0)) == len(seeds)
 
 
 @pytest.mark.parametrize("option", ["num_particles", "fast", "accurate"])

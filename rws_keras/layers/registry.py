@@ -26,10 +26,10 @@ def register_family(name: str, label: str | None = None) -> Callable:
     Example:
     ```python
     @rws_keras.layers.register_family("mine")
-    class MyLayer(rws_keras.layers.StochasticLayer):
-        ...
+    class MyLayer(rws_keras.layers.SBN):
+        pass
 
-    HelmholtzMachine.from_sizes(784, [200], p="mine")
+    rws_keras.HelmholtzMachine.from_sizes(784, [200], p="mine")
     ```
     """
 

@@ -1,0 +1,110 @@
+"""Evaluations that can be interrupted, and continued to the same result."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from rws_keras import HelmholtzMachine
+from rws_keras.models.metrics import MachineMetrics
+from rws_keras.training.run import read_json, write_json
+
+# Seconds between two writes of what has been done.
+_INTERVAL = 1.0
+
+
+def evaluate(
+    machine: HelmholtzMachine,
+    x: np.ndarray,
+    num_particles: int,
+    batch_size: int,
+    seed: int,
+    partial: Path,
+    report: Callable[[int], None] = lambda done: None,
+) -> dict[str, float]:
+    """What `machine.evaluate` returns for the same arguments, in steps that are written down.
+
+    After each batch the sums over the data so far are kept, and written to a file now and then.
+    If the file exists and is of the same evaluation (machine, data, K, batch size and seed), the
+    evaluation continues behind it.
+
+    Args:
+        machine: The machine.
+        x: Binary data `[N, visible]`.
+        num_particles: K.
+        batch_size: Data in a batch.
+        seed: Integer, seeds the particles.
+        partial: The file. It is the caller's to remove once the result is safe.
+        report: Is called with the number of batches that are done.
+    """
+    key = {
+        "machine": _digest(machine.get_weights()),
+        "data": _digest([x]),
+        "num_particles": num_particles,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    metrics = MachineMetrics(len(machine.q_layers))
+    add = _adder(machine, metrics)
+    done, sums = _read(partial, key)
+    if done:
+        for variable, value in zip(metrics.variables, sums, strict=True):
+            variable.assign(value)
+    report(done)
+    # One object, so that an interruption never sees the sums of one batch with another's number.
+    state = done, sums
+    written = time.monotonic()
+    try:
+        for batch in range(done, math.ceil(len(x) / batch_size)):
+            rows = x[batch * batch_size : (batch + 1) * batch_size]
+            add(
+                tf.constant(rows, tf.float32),
+                tf.constant(num_particles),
+                tf.constant([seed, batch]),
+            )
+            state = batch + 1, [variable.numpy().tolist() for variable in metrics.variables]
+            report(batch + 1)
+            if time.monotonic() - written > _INTERVAL:
+                _write(partial, key, state)
+                written = time.monotonic()
+    except KeyboardInterrupt:
+        _write(partial, key, state)
+        raise
+    return {name: float(value) for name, value in sorted(metrics.result().items())}
+
+
+def _adder(machine: HelmholtzMachine, metrics: MachineMetrics) -> Callable:
+    """A function that adds a batch to the metrics, with the noise of `machine.evaluate`."""
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def add(x, num_particles, seed):
+        statistics, _ = machine._stream(x, num_particles, seed)
+        metrics.update_state(statistics, num_particles)
+
+    return add
+
+
+def _read(partial: Path, key: dict) -> tuple[int, list]:
+    if partial.exists():
+        content = read_json(partial)
+        if content.get("key") == key:
+            return content["batches"], content["sums"]
+    return 0, []
+
+
+def _write(partial: Path, key: dict, state: tuple[int, list]) -> None:
+    batches, sums = state
+    write_json(partial, {"key": key, "batches": batches, "sums": sums})
+
+
+def _digest(arrays: list[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

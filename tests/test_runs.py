@@ -142,6 +142,15 @@ def test_a_full_disk_leaves_the_checkpoint_before(run, machine):
     run.best_machine()
 
 
+def test_a_full_disk_under_the_logs(tmp_path):
+    run = Run.create(tmp_path / "run", recipe_of())
+    with (
+        full_disk(left=2000),
+        pytest.raises(UserError, match=r"run/logs cannot be written: File too large\. Free"),
+    ):
+        fitting.train(run, "a", QUIET)
+
+
 def test_versions_are_written_down(run):
     assert run.about["versions"]["rws_keras"] == __version__
     assert run.about["format"] == run.metrics["format"] == FORMAT

@@ -1,19 +1,24 @@
 """Ctrl-C while something runs, and going on with an evaluation."""
 
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import keras
 import pytest
+from rich.console import Console
 from test_runs import recipe_of
 
 from rws_keras import HelmholtzMachine
+from rws_keras.objectives import ReweightedWakeSleep
 from rws_keras.training.checkpoint import Checkpoint
 from rws_keras.training.evaluation import evaluate
-from rws_keras.training.progress import Pace
+from rws_keras.training.progress import Pace, ProgressBar
 from rws_keras.training.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -159,6 +164,32 @@ def test_a_run_whose_evaluation_is_interrupted(tmp_path, when):
     run.update_metrics(evaluations=[])
     start(EVALUATE, run.path).communicate(timeout=300)
     assert run.metrics["evaluations"] == [interrupted]
+
+
+def test_a_resumed_training_does_not_count_the_compilation_for_the_time_left(binary):
+    class SlowStart(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            time.sleep(5)
+
+    screen = io.StringIO()
+    bar = ProgressBar(Console(file=screen, width=200), "a", epochs=103, first_epoch=100)
+    machine = HelmholtzMachine.from_sizes(12, [6, 4], seed=1)
+    machine.compile("adam", ReweightedWakeSleep(2), num_particles=2, jit_compile=False)
+    x = binary(40, 12)
+    machine.fit(
+        x,
+        batch_size=10,
+        epochs=102,
+        initial_epoch=100,
+        validation_data=x,
+        callbacks=[bar, SlowStart()],
+        verbose=0,
+    )
+    first, second = screen.getvalue().splitlines()
+    assert "epoch 101/103" in first
+    assert "left" not in first  # nothing is known yet
+    # One epoch is left, which takes a fraction of a second.
+    assert int(re.search(r", (\d+) s left", second)[1]) <= 1
 
 
 def test_the_time_left_is_estimated_from_this_session():

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -26,7 +27,7 @@ def evaluate(
     batch_size: int,
     seed: int,
     partial: Path,
-    report: Callable[[int], None] = lambda done: None,
+    report: Callable[[float], None] = lambda done: None,
 ) -> dict[str, float]:
     """What `machine.evaluate` returns for the same arguments, in steps that are written down.
 
@@ -50,8 +51,7 @@ def evaluate(
         "batch_size": batch_size,
         "seed": seed,
     }
-    metrics = MachineMetrics(len(machine.q_layers))
-    add = _adder(machine, metrics)
+    metrics, add = _accumulator(machine)
     done, sums = _read(partial, key)
     if done:
         for variable, value in zip(metrics.variables, sums, strict=True):
@@ -62,12 +62,8 @@ def evaluate(
     written = time.monotonic()
     try:
         for batch in range(done, math.ceil(len(x) / batch_size)):
-            rows = x[batch * batch_size : (batch + 1) * batch_size]
-            add(
-                tf.constant(rows, tf.float32),
-                tf.constant(num_particles),
-                tf.constant([seed, batch]),
-            )
+            rows = tf.constant(x[batch * batch_size : (batch + 1) * batch_size], tf.float32)
+            add(rows, tf.constant(num_particles), tf.constant([seed, batch]))
             state = batch + 1, [variable.numpy().tolist() for variable in metrics.variables]
             report(batch + 1)
             if time.monotonic() - written > _INTERVAL:
@@ -79,15 +75,16 @@ def evaluate(
     return {name: float(value) for name, value in sorted(metrics.result().items())}
 
 
-def _adder(machine: HelmholtzMachine, metrics: MachineMetrics) -> Callable:
-    """A function that adds a batch to the metrics, with the noise of `machine.evaluate`."""
+def _accumulator(machine: HelmholtzMachine) -> tuple[keras.metrics.Metric, Callable]:
+    """Metrics, and a function that adds a batch to them with the noise of `machine.evaluate`."""
+    metrics = MachineMetrics(len(machine.q_layers))
 
     @tf.function(reduce_retracing=True, autograph=False)
     def add(x, num_particles, seed):
         statistics, _ = machine._stream(x, num_particles, seed)
         metrics.update_state(statistics, num_particles)
 
-    return add
+    return metrics, add
 
 
 def _read(partial: Path, key: dict) -> tuple[int, list]:

@@ -110,6 +110,15 @@ def train(
     except DivergenceError as error:
         error.args = (_mark_as_diverged(run, error),)
         raise
+    except tf.errors.OpError as error:
+        if str(run.logs) not in error.message:
+            raise
+        # TensorFlow writes the logs, and has errors of its own for a full disk.
+        reason = error.message.splitlines()[0].rpartition("; ")[2]
+        raise UserError(
+            f"{run.logs} cannot be written: {reason}. Free some space on this disk, or see that "
+            "you may write there; then continue with --resume."
+        ) from error
     finally:
         progress.close()
 

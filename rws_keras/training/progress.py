@@ -64,6 +64,10 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
+        if epoch == self.first_epoch + 1:
+            # By now all is compiled, the validation and what the logs need too: measure anew.
+            self._pace = Pace(self.epochs)
+            self._pace.left(epoch)
 
     def on_train_batch_end(self, batch, logs=None):
         if self.params.get("steps"):
@@ -74,7 +78,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         likelihood = f"validation {logs['val_log_likelihood']:.2f} nats"
-        left = self._pace.left(epoch + 1)
+        left = None if epoch == self.first_epoch else self._pace.left(epoch + 1)
         if self.bar:
             self.bar.update(
                 self.task, completed=epoch + 1, left=_in_words(left), likelihood=likelihood
@@ -95,7 +99,7 @@ class ProgressBar(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def evaluation_bar(console: Console, title: str, batches: int) -> Iterator[Callable[[int], None]]:
+def evaluation_bar(console: Console, title: str, batches: int) -> Iterator[Callable[[float], None]]:
     """A bar over the batches of an evaluation, where the output is a terminal.
 
     Args:

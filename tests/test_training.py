@@ -330,18 +330,27 @@ def test_unknown_recipe_names_the_nearest():
     ("old", "new", "message"),
     [
         ("epochs = 4", "epochs = 0", "epochs: Input should be greater than 0"),
-        ("epochs = 4", "epoch = 4", "epoch: Extra inputs are not permitted"),
+        ("epochs = 4", "epoch = 4", "epoch: Unknown key 'epoch'; .* Did you mean 'epochs'?"),
+        ("latents =", "latent =", "model.latent: Unknown key 'latent'; .*mean 'latents'?"),
+        (
+            'dataset = "digits"',
+            'dataset = "digit"',
+            "dataset: .*Did you mean 'digits'?",
+        ),
         ("latents = [10, 5]", "latents = []", "model.latents"),
         ("reweighted_wake_sleep", "reweighted_wake", "Did you mean 'reweighted_wake_sleep'"),
-        ("num_particles = 3", "num_particle = 3", "unexpected keyword argument"),
+        ("num_particles = 3", "num_particle = 3", "objective: .*Did you mean 'num_particles'?"),
         ("num_particles = 3", "num_particles = 0", "must be a positive integer"),
         ('schedule = "cosine"', 'schedule = "cosin"', "optimizer.schedule"),
+        ('schedule = "cosine"', 'name = "adm"', "optimizer: Unknown optimizer 'adm'; .*'adam'?"),
+        ('schedule = "cosine"', "options = {beta1 = 0.5}", "Unknown argument 'beta1'; .*'beta_1'?"),
+        ('schedule = "cosine"', "options = {learning_rate = 1.0}", "beside `options`"),
         ("epochs = 4", "epochs = ", "line 3"),
     ],
 )
 def test_bad_recipes(tiny, old, new, message):
     tiny.write_text(TINY.replace(old, new))
-    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         recipe.load(tiny)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from rws_keras.files import replace_file
+
 
 def tile_images(rows: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
     """Arranges flat images in a grid, as nearly square as their number allows.
@@ -39,7 +41,6 @@ def write_png(path: str | os.PathLike, image: np.ndarray, enlarge: int = 1) -> P
     """
     path = Path(path)
     image = image.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(tf.io.encode_png(image).numpy())
-    os.replace(temporary, path)
+    with replace_file(path) as temporary:
+        temporary.write_bytes(tf.io.encode_png(image).numpy())
     return path

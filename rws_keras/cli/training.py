@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,7 +11,7 @@ import typer
 
 from rws_keras.cli.errors import writing_to
 from rws_keras.cli.options import NumParticles, RunDirectory, Seed
-from rws_keras.cli.output import console, say, show
+from rws_keras.cli.output import console, error_console, say, show
 from rws_keras.cli.start import start_tensorflow
 from rws_keras.errors import UserError
 
@@ -67,14 +69,11 @@ def fit(
         else:
             run = Run.create(own, chosen)
         screen = console()
-        try:
+        with _continued_by(f"the same command and --resume; the run is {path}"):
             fitting.train(run, name, screen, strategy)
             if workers.index() > 0:
                 return
             fitting.finish(run, name, screen)
-        except KeyboardInterrupt:
-            say(f"Stopped. Continue with the same command and --resume; the run is {path}.")
-            raise typer.Exit(130) from None
         _show_evaluations(run)
 
 
@@ -97,8 +96,8 @@ def evaluate(
 
     opened = Run.open(run)
     data = datasets.load(opened.recipe.dataset)
-    with writing_to(run):
-        fitting.evaluate(opened, opened.best_machine(), data, split, num_particles)
+    with writing_to(run), _continued_by("the same command"):
+        fitting.evaluate(opened, opened.best_machine(), data, split, num_particles, console())
     _show_evaluations(opened)
 
 
@@ -134,24 +133,27 @@ def runs(
 ) -> None:
     """Lists the runs."""
     start_tensorflow()
-    from rws_keras.training.run import Run
+    from rws_keras.training.run import find
 
-    found = [Run(path.parent) for path in sorted(directory.rglob("recipe.json"))]
-    if not found:
+    found = find(directory)
+    for path, reason in found.skipped.items():
+        say(f"{path} is left out. {reason}", error_console())
+    if not found.runs:
         say(f"There are no runs in {directory}. `rws-keras fit RECIPE` makes one.")
         return
-    show(["run", "epochs", "best epoch", "validation (nats)"], [_describe(run) for run in found])
+    columns = ["run", "status", "epochs", "best epoch", "validation (nats)"]
+    show(columns, [_describe(run) for run in found.runs])
 
 
 def _describe(run: Run) -> list[str]:
-    try:
-        metrics, recipe = run.metrics, run.recipe
-        best = metrics.get("best_epoch", 0)
-        value = f"{metrics['history'][best - 1]['val_log_likelihood']:.2f}" if best else ""
-        return [str(run.path), f"{metrics.get('epoch', 0)}/{recipe.epochs}", str(best), value]
-    except (AttributeError, LookupError, TypeError, ValueError):
-        # Files of another program, or damaged: the other runs are listed all the same.
-        return [str(run.path), "not readable", "", ""]
+    metrics, best = run.metrics, run.best_validation
+    return [
+        str(run.path),
+        run.status,
+        f"{metrics.get('epoch', 0)}/{run.recipe.epochs}",
+        str(metrics.get("best_epoch") or ""),
+        "" if best is None else f"{best:.2f}",
+    ]
 
 
 @app.command()
@@ -203,8 +205,18 @@ def demo(
     start_tensorflow()
     from rws_keras.training import demo as demonstration
 
-    with writing_to(run_dir):
+    with writing_to(run_dir), _continued_by("`rws-keras demo`, which starts anew"):
         demonstration.run(run_dir, console())
+
+
+@contextlib.contextmanager
+def _continued_by(how: str) -> Iterator[None]:
+    """Says after a Ctrl-C how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"Stopped. Continue with {how}.")
+        raise typer.Exit(130) from None
 
 
 def _show_evaluations(run: Run) -> None:
@@ -217,7 +229,7 @@ def _show_evaluations(run: Run) -> None:
             f"{entry['num_data']:,}",
             f"{entry['elbo']:.2f}",
         ]
-        for entry in run.metrics["evaluations"]
+        for entry in run.evaluations
     ]
     show(["split", "log-likelihood (nats)", "standard error", "K", "data", "ELBO"], rows)
     say(f"Run: {run.path}")

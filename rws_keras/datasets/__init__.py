@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-
 from rws_keras.datasets.bars import load_bars
 from rws_keras.datasets.data import BinaryData, DatasetNotFoundError
 from rws_keras.datasets.digits import load_digits
 from rws_keras.datasets.preprocessing import minibatches, stochastic_binarization
 from rws_keras.datasets.tfds_sets import load_binarized_mnist, load_density_estimation
 from rws_keras.errors import UserError
+from rws_keras.suggestions import unknown
 
 _DENSITY_ESTIMATION = (
     "nltcs",
@@ -58,9 +57,7 @@ def load(name: str) -> BinaryData:
         return load_binarized_mnist()
     if name in _DENSITY_ESTIMATION:
         return load_density_estimation(name)
-    near = difflib.get_close_matches(str(name).lower(), NAMES, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise UserError(f"Unknown data set {name!r}; expected one of {', '.join(NAMES)}.{hint}")
+    raise UserError(unknown("data set", name, NAMES))
 
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,7 +23,7 @@ from rws_keras.models.architecture import check_stacks, name_layers, one_per_lay
 from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples, Statistics
 from rws_keras.models.saved_model import write_saved_model
 from rws_keras.models.scorer import Scorer
-from rws_keras.models.streaming import stream_particles
+from rws_keras.models.streaming import Sums, stream_particles
 from rws_keras.models.trainer import Trainer
 from rws_keras.suggestions import did_you_mean
 
@@ -86,10 +86,17 @@ class HelmholtzMachine(Trainer):
         self._sums, self._latent_means, self._visible_means = (
             tf.function(function, input_signature=signature, autograph=False)
             for function in (
-                lambda *arguments: stream_particles(self, *arguments)[0],
+                lambda *arguments: stream_particles(self, *arguments)[1],
                 functools.partial(stream_particles, self, expectation_of=_latents),
                 functools.partial(stream_particles, self, expectation_of=self._visible),
             )
+        )
+        self._more_sums = tf.function(
+            lambda x, num_particles, seed, done, sums, stop: stream_particles(
+                self, x, num_particles, seed, start=(done, sums), stop=stop
+            )[:2],
+            reduce_retracing=True,
+            autograph=False,
         )
         self.built = True
 
@@ -263,6 +270,31 @@ class HelmholtzMachine(Trainer):
         """
         return self._sums(x, num_particles, seed).statistics(num_particles)
 
+    def estimate_in_parts(
+        self, x: tf.Tensor, num_particles: int, seed: tf.Tensor, part: int
+    ) -> Iterator[tuple[int, Statistics]]:
+        """As `estimate`, giving way after each part of the particles.
+
+        The last statistics are those of `estimate`, to the last bit.
+
+        Args:
+            x: Float32 data `[N, visible]`, checked.
+            num_particles: K.
+            seed: int32 tensor `[2]`.
+            part: About how many particles to draw at a time.
+
+        Yields:
+            How many particles have been drawn, and their statistics.
+        """
+        done, sums = 0, Sums.nothing(self, len(x))
+        while done < num_particles:
+            stop = tf.constant(min(done + part, num_particles))
+            drawn, sums = self._more_sums(
+                x, tf.constant(num_particles), seed, tf.constant(done), sums, stop
+            )
+            done = int(drawn)
+            yield done, sums.statistics(done)
+
     # What a user asks of a trained machine.
 
     def sample_posterior(self, x: Data, num_particles: int, seed: Seed = None) -> Particles:
@@ -374,7 +406,7 @@ class HelmholtzMachine(Trainer):
 
     def _expectation(self, estimate, x, num_particles, seed):
         num_particles = check_positive_integer(num_particles, "num_particles")
-        return estimate(self.check_data(x), tf.constant(num_particles), stateless_seed(seed))[1]
+        return estimate(self.check_data(x), tf.constant(num_particles), stateless_seed(seed))[2]
 
     def _visible(self, latents, seed):
         # Drawn anew: an autoregressive layer must not look at the datum itself.

@@ -36,6 +36,13 @@ class Sums(NamedTuple):
     log_p: list[tf.Tensor]
     log_q: list[tf.Tensor]
 
+    @classmethod
+    def nothing(cls, machine, num_data: int | tf.Tensor) -> Sums:
+        """The sums before the first particle."""
+        zeros = tf.zeros([num_data], tf.float64)
+        log_zeros = tf.fill([num_data], tf.constant(-float("inf"), tf.float64))
+        return cls(log_zeros, log_zeros, [zeros] * len(machine.p), [zeros] * len(machine.q))
+
     def statistics(self, num_particles: tf.Tensor) -> Statistics:
         """The statistics of so many particles."""
 
@@ -56,8 +63,13 @@ def stream_particles(
     num_particles: tf.Tensor,
     seed: tf.Tensor,
     expectation_of: Callable | None = None,
-) -> tuple[Sums, list[tf.Tensor]]:
+    start: tuple[tf.Tensor, Sums] | None = None,
+    stop: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, Sums, list[tf.Tensor]]:
     """Sums over K particles a datum, and posterior expectations.
+
+    With `start` and `stop` it draws only a part of the particles, which are the same as in one
+    go: what one call returned is where the next one starts.
 
     Args:
         machine: The `HelmholtzMachine`.
@@ -66,9 +78,12 @@ def stream_particles(
         seed: int32 tensor `[2]`.
         expectation_of: Function `(latents, seed) -> list of [k, N, ...] tensors` whose
             expectations under `p(h | x)` are wanted, or `None`.
+        start: How many particles have been drawn, and their `Sums`; none by default.
+        stop: Draws until so many have been drawn, or a few more; K by default.
 
     Returns:
-        The `Sums`, and the list of expectations `[N, ...]` (empty for `None`).
+        How many particles have been drawn, the `Sums`, and the list of expectations `[N, ...]`
+        (empty for `None`).
     """
     num_particles = tf.convert_to_tensor(num_particles, tf.int32)
     num_data = tf.shape(x)[0]
@@ -100,22 +115,19 @@ def stream_particles(
         )
         return done + count, Sums(log_sum, log_sum_of_squares, log_p, log_q), means
 
-    zeros = tf.zeros([num_data], tf.float64)
-    nothing = tf.fill([num_data], tf.constant(-float("inf"), tf.float64))
     shapes = expectations(
         [tf.zeros([1, num_data, units]) for units in machine.latent_units], tf.constant([0, 0])
     )
-    _, sums, means = tf.while_loop(
-        lambda done, *_: done < num_particles,
+    stop = num_particles if stop is None else stop
+    return tf.while_loop(
+        lambda done, *_: done < stop,
         draw,
         (
-            0,
-            Sums(nothing, nothing, [zeros] * len(machine.p), [zeros] * len(machine.q)),
+            *(start or (0, Sums.nothing(machine, num_data))),
             [tf.zeros_like(statistic[0]) for statistic in shapes],
         ),
         parallel_iterations=1,
     )
-    return sums, means
 
 
 def _add(total, part):

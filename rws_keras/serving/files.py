@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from rws_keras.errors import UserError
+from rws_keras.files import replace_file
 
 ENDINGS = (".npy", ".csv", ".png")
 
@@ -51,10 +51,8 @@ def read_rows(path: Path) -> np.ndarray:
 
 def write_scores(path: Path, scores: dict[str, np.ndarray]) -> None:
     """Writes one line for each row; the file appears once it is whole."""
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("w", newline="") as file:
+    with replace_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["row", *scores])
         for row, values in enumerate(zip(*scores.values(), strict=True)):
             writer.writerow([row, *map(float, values)])
-    os.replace(temporary, path)

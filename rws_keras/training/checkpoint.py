@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ import keras
 
 from rws_keras import HelmholtzMachine
 from rws_keras.errors import UserError
+from rws_keras.files import replace_directory, replace_file
 from rws_keras.training.run import Run, load_machine, read_json, write_json
 
 _KEPT = 2
@@ -21,8 +21,8 @@ class Checkpoint(keras.callbacks.Callback):
     """Saves every epoch, keeps the best, and stops when there is no more progress.
 
     An epoch is a directory with the machine (weights, optimizer, state of the noise) and
-    what the run knows of itself. It is renamed into place when it is complete, so a crash
-    at any moment leaves the epoch before.
+    what the run knows of itself. It is forced to the disk and renamed into place when it is
+    complete, so that a crash or a power cut at any moment leaves the epoch before.
 
     Args:
         run: The run.
@@ -54,20 +54,15 @@ class Checkpoint(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _save(self, is_best):
-        directory = self.run.checkpoints / f"epoch-{self.state['epoch']:05d}"
-        temporary = self.run.checkpoints / "partial"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        self.model.save(temporary / "machine.keras")
-        write_json(temporary / "state.json", self.state)
-        if is_best:
-            # Before the epoch itself: after a crash in between the epoch is trained anew,
-            # to the same machine.
-            best = self.run.checkpoints / "best.partial"
-            shutil.copyfile(temporary / "machine.keras", best)
-            os.replace(best, self.run.best)
-        shutil.rmtree(directory, ignore_errors=True)
-        os.replace(temporary, directory)
+        # A disk without space, or a crash, leaves the checkpoints that were there before.
+        with replace_directory(self.run.checkpoints / f"epoch-{self.state['epoch']:05d}") as new:
+            self.model.save(new / "machine.keras")
+            write_json(new / "state.json", self.state)
+            if is_best:
+                # Before the epoch itself: after a crash in between the epoch is trained anew,
+                # to the same machine.
+                with replace_file(self.run.best) as best:
+                    shutil.copyfile(new / "machine.keras", best)
         for old in _epochs(self.run)[:-_KEPT]:
             shutil.rmtree(old)
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rws_keras import datasets
+from rws_keras.errors import UserError
 from rws_keras.training import fitting, recipe
 from rws_keras.training.reporting import independent_units
 from rws_keras.training.run import Run
@@ -29,11 +30,13 @@ def run(directory: Path, console: Console) -> None:
         directory: Where the run directories go; those of an earlier demonstration are
             replaced.
         console: Rich console.
+
+    Raises:
+        ValueError: If something else than a run is in the place of one.
     """
     results = []
     for name, title in MACHINES.items():
-        shutil.rmtree(directory / name, ignore_errors=True)
-        made = Run.create(directory / name, recipe.load(name)[1])
+        made = _replace(Run(directory / name), name)
         fitting.fit(made, title, console)
         results += [(title, entry) for entry in made.metrics["evaluations"]]
     table = Table("model", "test (nats)", "standard error", "K", "data")
@@ -59,3 +62,14 @@ def run(directory: Path, console: Console) -> None:
     first = Run(directory / next(iter(MACHINES)))
     console.print(f"Samples: {first.samples}", highlight=False)
     console.print(f"TensorBoard: tensorboard --logdir {directory}", highlight=False)
+
+
+def _replace(run: Run, name: str) -> Run:
+    """A new run in the place of an earlier one."""
+    if run.exists():
+        shutil.rmtree(run.path)
+    elif run.path.exists() and any(run.path.iterdir()):
+        raise UserError(
+            f"{run.path} holds something else than a run. Choose another directory with --run-dir."
+        )
+    return Run.create(run.path, recipe.load(name)[1])

@@ -12,13 +12,22 @@ import tensorflow as tf
 from rich.console import Console
 
 from rws_keras import HelmholtzMachine, datasets
-from rws_keras.callbacks import TensorBoard, tile_images, write_png
+from rws_keras.callbacks import (
+    DivergenceError,
+    StopOnDivergence,
+    TensorBoard,
+    tile_images,
+    write_png,
+)
 from rws_keras.datasets import BinaryData
+from rws_keras.errors import UserError
+from rws_keras.files import replace_file
+from rws_keras.training import evaluation
 from rws_keras.training.checkpoint import Checkpoint, latest
 from rws_keras.training.interruption import Interruption
-from rws_keras.training.progress import ProgressBar
+from rws_keras.training.progress import ProgressBar, evaluation_bar
 from rws_keras.training.recipe import Recipe
-from rws_keras.training.run import Run
+from rws_keras.training.run import FINAL_SPLITS, Run
 from rws_keras.training.workers import share
 
 
@@ -47,13 +56,20 @@ def train(
         name: What to call it on the screen.
         console: Rich console.
         strategy: The machines or devices that share the work; TensorFlow's default if `None`.
+
+    Raises:
+        DivergenceError: If a metric is no longer finite. The run keeps its checkpoints and is
+            marked as diverged. (It is a `ValueError`.)
+        ValueError: If it diverged before: it would again.
     """
+    if diverged := run.metrics.get("diverged"):
+        raise UserError(f"{run.path} was stopped before, and would be again. {diverged['message']}")
     recipe = run.recipe
     data = datasets.load(recipe.dataset)
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
         machine, state = latest(run)
-        if machine is None:
+        if machine is None or state is None:
             machine = recipe.make_machine(data.train.shape[1], len(data.train))
         else:
             # A crash may have come between the checkpoint and the metrics.
@@ -78,7 +94,7 @@ def train(
         seed=recipe.seed,
     )
     try:
-        with Interruption() as interruption:
+        with Interruption(console) as interruption:
             machine.fit(
                 minibatches,
                 epochs=recipe.epochs,
@@ -88,11 +104,39 @@ def train(
                 validation_batch_size=recipe.evaluation.batch_size,
                 # The checkpoint comes last: what it has saved, the others have seen.
                 shuffle=False,
-                callbacks=[interruption, progress, board, checkpoint],
+                callbacks=[interruption, StopOnDivergence(), progress, board, checkpoint],
                 verbose=0,
             )
+    except DivergenceError as error:
+        error.args = (_mark_as_diverged(run, error),)
+        raise
+    except tf.errors.OpError as error:
+        if str(run.logs) not in error.message:
+            raise
+        # TensorFlow writes the logs, and has errors of its own for a full disk.
+        reason = error.message.splitlines()[0].rpartition("; ")[2]
+        raise UserError(
+            f"{run.logs} cannot be written: {reason}. Free some space on this disk, or see that "
+            "you may write there; then continue with --resume."
+        ) from error
     finally:
         progress.close()
+
+
+def _mark_as_diverged(run: Run, error: DivergenceError) -> str:
+    """Writes down where the run diverged; returns the message."""
+    kept = run.metrics.get("epoch", 0)
+    message = (
+        f"{error} In the recipe these are `learning_rate` and `options` of [optimizer], and the "
+        "arguments of [objective]; train by the changed recipe in another run directory. "
+    ) + (
+        f"The checkpoint of epoch {kept} and the best machine before are kept."
+        if kept
+        else "No epoch had ended before, so there is no machine."
+    )
+    where = {"metric": error.metric, "epoch": error.epoch, "step": error.step}
+    run.update_metrics(diverged={**where, "message": message})
+    return message
 
 
 def finish(run: Run, name: str, console: Console) -> HelmholtzMachine:
@@ -106,50 +150,60 @@ def finish(run: Run, name: str, console: Console) -> HelmholtzMachine:
     recipe = run.recipe
     data = datasets.load(recipe.dataset)
     machine = run.best_machine()
-    if not run.metrics.get("evaluations"):
+    missing = [split for split in FINAL_SPLITS if not run.evaluated(split)]
+    if missing:
         num_particles = recipe.evaluation.num_particles
         console.print(f"{name}: estimating likelihoods with K = {num_particles:,}", highlight=False)
-        for split in ("validation", "test"):
-            evaluate(run, machine, data, split, num_particles)
-    if data.image_shape:
-        draw_samples(machine, data, run.samples, num_samples=100, seed=recipe.seed)
+        for split in missing:
+            evaluate(run, machine, data, split, num_particles, console)
+    draw_samples(machine, data, run.samples, num_samples=100, seed=recipe.seed)
     return machine
 
 
 def evaluate(
-    run: Run, machine: HelmholtzMachine, data: BinaryData, split: str, num_particles: int
+    run: Run,
+    machine: HelmholtzMachine,
+    data: BinaryData,
+    split: str,
+    num_particles: int,
+    console: Console | None = None,
 ) -> dict:
     """Estimates the likelihood of a split and adds the result to the run's metrics.
 
+    An interrupted evaluation continues where it was, to the same result.
+
     Args:
         run: The run.
-        machine: Its machine.
+        machine: Its best machine.
         data: Its data.
         split: `"train"`, `"validation"` or `"test"`.
         num_particles: K.
+        console: Rich console for the progress bar; standard output by default.
 
     Returns:
         The result: `log_likelihood` and others in nats per datum, with K, the number of
         data and the standard error over the data.
     """
-    result = machine.evaluate(
-        getattr(data, split),
-        batch_size=run.recipe.evaluation.batch_size,
-        num_particles=num_particles,
-        seed=run.recipe.seed,
-        return_dict=True,
-        verbose=0,
-    )
-    result = {"split": split, **{key: float(value) for key, value in result.items()}}
-    result |= {key: int(result[key]) for key in ("num_particles", "num_data")}
+    console = console or Console()
+    recipe, x = run.recipe, getattr(data, split)
+    batch_size = recipe.evaluation.batch_size
+    partial = run.path / f"evaluating-{split}-{num_particles}.json"
+    with (
+        Interruption(console, "the current particles"),
+        evaluation_bar(console, f"{split} data", math.ceil(len(x) / batch_size)) as report,
+    ):
+        result = evaluation.evaluate(
+            machine, x, num_particles, batch_size, recipe.seed, partial, report
+        )
+    found: dict = {"split": split, "best_epoch": run.metrics["best_epoch"], **result}
+    found |= {key: int(result[key]) for key in ("num_particles", "num_data")}
     same = (split, num_particles)
     others = [
-        entry
-        for entry in run.metrics.get("evaluations", [])
-        if (entry["split"], entry["num_particles"]) != same
+        entry for entry in run.evaluations if (entry["split"], entry["num_particles"]) != same
     ]
-    run.update_metrics(evaluations=[*others, result])
-    return result
+    run.update_metrics(evaluations=[*others, found])
+    partial.unlink(missing_ok=True)
+    return found
 
 
 def draw_samples(
@@ -160,19 +214,26 @@ def draw_samples(
     Args:
         machine: The machine.
         data: The data it was trained on, which say whether rows are images.
-        path: The file.
+        path: The file, which ends in `.png` or `.csv`.
         num_samples: How many.
         seed: Integer.
 
     Returns:
         The file's path; its ending is `.csv` where rows are not images.
+
+    Raises:
+        ValueError: If the path has another ending, or cannot be written.
     """
+    path = Path(path)
+    if path.suffix not in (".png", ".csv"):
+        raise UserError(f"Samples are written to a .png or a .csv file, not to {path}.")
     samples = machine.sample(num_samples, seed=seed)
-    if data.image_shape:
+    if data.image_shape and path.suffix == ".png":
         enlarge = math.ceil(100 / max(data.image_shape) / 2)
         return write_png(path, tile_images(samples.mean, data.image_shape), enlarge)
     path = path.with_suffix(".csv")
-    np.savetxt(path, keras.ops.convert_to_numpy(samples.x), fmt="%d", delimiter=",")
+    with replace_file(path) as temporary:
+        np.savetxt(temporary, keras.ops.convert_to_numpy(samples.x), fmt="%d", delimiter=",")
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import tomllib
@@ -10,15 +9,35 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+import tensorflow as tf
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from rws_keras import HelmholtzMachine, resources
+from rws_keras import HelmholtzMachine, datasets, resources
 from rws_keras.errors import UserError
 from rws_keras.objectives import OBJECTIVES, Objective
+from rws_keras.suggestions import unknown
+from rws_keras.training.arguments import check_arguments, optimizers
 
 RECIPES = resources.folder("recipes")
 
 Family = str | dict[str, Any]
+
+# What Keras and TensorFlow raise for arguments that they do not take.
+_WRONG_ARGUMENTS = (
+    TypeError,
+    ValueError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.UnimplementedError,
+)
 
 
 class _Section(BaseModel):
@@ -46,13 +65,41 @@ class OptimizerRecipe(_Section):
     final_rate: float = Field(0.0, ge=0.0, le=1.0)
     options: dict[str, Any] = {}
 
+    @model_validator(mode="after")
+    def _check_names(self) -> OptimizerRecipe:
+        if self._class is None:
+            raise UserError(unknown("optimizer", self.name, optimizers()))
+        if "learning_rate" in self.options:
+            raise UserError("`learning_rate` goes beside `options`, not into them.")
+        check_arguments(f"Optimizer '{self.name}'", self._class, self.options)
+        return self
+
+    @property
+    def _class(self) -> Any:
+        # Keras's, or one of the user's own that is registered with Keras.
+        return optimizers().get(self.name.lower()) or keras.saving.get_registered_object(self.name)
+
     def make(self, steps: int) -> keras.optimizers.Optimizer:
         """The optimizer for a run of so many steps."""
         rate = self.learning_rate
         if self.schedule == "cosine":
             rate = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=self.final_rate)
-        config = {"learning_rate": rate, **self.options}
-        return keras.optimizers.get({"class_name": self.name, "config": config})
+        return self._class(learning_rate=rate, **self.options)
+
+    def check(self) -> None:
+        """Makes one update of one variable: only then does an optimizer look at its options.
+
+        Raises:
+            ValueError: If a value is not one that the optimizer takes.
+        """
+        variable = keras.Variable(tf.zeros([1, 1]))
+        try:
+            self.make(steps=1).apply([tf.zeros([1, 1])], [variable])
+        except _WRONG_ARGUMENTS as error:
+            raise UserError(
+                f"The optimizer '{self.name}' does not work with the options {self.options}: "
+                f"{_first_line(error)}"
+            ) from error
 
 
 class EvaluationRecipe(_Section):
@@ -80,25 +127,51 @@ class Recipe(_Section):
     )
     evaluation: EvaluationRecipe = EvaluationRecipe()
 
-    def changed(self, **changes: int | None) -> Recipe:
-        """A copy with other values for the fields that are not `None`."""
-        changes = {name: value for name, value in changes.items() if value is not None}
-        return Recipe(**{**self.model_dump(), **changes})
+    @field_validator("dataset")
+    @classmethod
+    def _check_dataset(cls, name: str) -> str:
+        if name not in datasets.NAMES:
+            raise UserError(unknown("data set", name, datasets.NAMES))
+        return name
 
-    def make_objective(self) -> Objective:
-        """The objective that the recipe names.
+    @field_validator("objective")
+    @classmethod
+    def _check_objective(cls, objective: dict[str, Any]) -> dict[str, Any]:
+        _make_objective(objective)
+        return objective
+
+    def changed(self, **changes: int | None) -> Recipe:
+        """A copy with other values for the fields that are not `None`.
 
         Raises:
-            ValueError: If there is no such objective, or it does not take the arguments.
+            ValueError: If a value is out of its range.
         """
-        arguments = dict(self.objective)
-        name = arguments.pop("name", None)
-        if name not in OBJECTIVES:
-            raise UserError(_unknown("objective", name, OBJECTIVES))
+        changes = {name: value for name, value in changes.items() if value is not None}
+        return _validated({**self.model_dump(), **changes}, "The changed recipe")
+
+    def check(self) -> None:
+        """Checks all that a run needs: the data set, the optimizers and the machine.
+
+        Raises:
+            ValueError: If something cannot be had or made; the message says what.
+        """
+        data = datasets.load(self.dataset)
+        for optimizer in (self.optimizer, self.q_optimizer):
+            if optimizer is not None:
+                optimizer.check()
         try:
-            return OBJECTIVES[name](**arguments)
-        except TypeError as error:
-            raise UserError(f"Objective '{name}': {error}") from error
+            self.make_machine(data.train.shape[1], len(data.train))
+        except UserError:
+            raise
+        except _WRONG_ARGUMENTS as error:
+            raise UserError(
+                f"The recipe's machine cannot be made. [model] is {self.model.model_dump()}: "
+                f"{_first_line(error)}"
+            ) from error
+
+    def make_objective(self) -> Objective:
+        """The objective that the recipe names."""
+        return _make_objective(self.objective)
 
     def make_machine(self, visible: int, num_data: int) -> HelmholtzMachine:
         """A fresh machine, compiled; its weights are drawn from the recipe's seed."""
@@ -116,6 +189,14 @@ class Recipe(_Section):
     def steps_per_epoch(self, num_data: int) -> int:
         """Minibatches an epoch."""
         return math.ceil(num_data / self.batch_size)
+
+
+_SECTIONS = {
+    "model": ModelRecipe,
+    "optimizer": OptimizerRecipe,
+    "q_optimizer": OptimizerRecipe,
+    "evaluation": EvaluationRecipe,
+}
 
 
 def names() -> list[str]:
@@ -136,24 +217,56 @@ def load(name_or_path: str | Path) -> tuple[str, Recipe]:
     if path.suffix not in (".toml", ".json"):
         path = RECIPES / f"{name_or_path}.toml"
         if not path.exists():
-            raise UserError(_unknown("recipe", str(name_or_path), names()))
+            raise UserError(
+                f"{unknown('recipe', str(name_or_path), names())} A recipe of your own is given "
+                "as the path of a .toml or .json file."
+            )
     if not path.exists():
         raise UserError(f"There is no recipe file {path}.")
     try:
         text = path.read_text()
-        recipe = Recipe(**(json.loads(text) if path.suffix == ".json" else tomllib.loads(text)))
-        recipe.make_objective()
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise UserError(f"Recipe {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # of the syntax, or bytes that are not text
+        raise UserError(f"Recipe {path}: {error}.") from error
+    return path.stem, _validated(content, f"Recipe {path}")
+
+
+def _validated(content: object, where: str) -> Recipe:
+    """The recipe of what was read from a file; all that is wrong with it in one message."""
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: expected an object with named fields, got {content!r:.40}.")
+    try:
+        return Recipe(**content)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
-        )
-        raise UserError(f"Recipe {path}: {problems}.") from error
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError, ValueError) as error:
-        raise UserError(f"Recipe {path}: {error}") from error
-    return path.stem, recipe
+        problems = [_problem(problem) for problem in error.errors()]
+        separator = " " if len(problems) == 1 else "\n  "
+        raise UserError(separator.join([f"{where}:", *problems])) from error
 
 
-def _unknown(kind, name, known) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    return f"Unknown {kind} {name!r}; expected one of {', '.join(known)}.{hint}"
+def _problem(problem: Any) -> str:
+    """One of pydantic's problems in words, with a suggestion for a misspelt key."""
+    *section, key = problem["loc"] or ("recipe",)
+    if problem["type"] == "extra_forbidden":
+        fields: Any = _SECTIONS[section[0]] if section else Recipe
+        known = fields.model_fields
+        message = unknown("key", key, known)
+    elif problem["type"] == "value_error":
+        message = str(problem["ctx"]["error"])
+    else:
+        message = f"{problem['msg']}."
+    return f"{'.'.join(map(str, problem['loc']))}: {message}"
+
+
+def _make_objective(objective: dict[str, Any]) -> Objective:
+    arguments = dict(objective)
+    name = arguments.pop("name", None)
+    if name not in OBJECTIVES:
+        raise UserError(unknown("objective", name, OBJECTIVES))
+    check_arguments(f"Objective '{name}'", OBJECTIVES[name], arguments)
+    return OBJECTIVES[name](**arguments)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or repr(error)

@@ -11,13 +11,14 @@ import numpy as np
 from rws_keras import datasets
 from rws_keras.datasets import BinaryData
 from rws_keras.errors import UserError
-from rws_keras.training.run import Run, read_json, write_json
+from rws_keras.files import make_directory, replace_file
+from rws_keras.training.run import Run, write_json
 
 RESULTS = Path("training") / "results"
 
 
 def report(run: Run, to: Path) -> Path:
-    """Writes `NAME.json` and, for images, `NAME.png`, named after the run's directory.
+    """Writes `NAME.json` and the samples as `NAME.png` or `NAME.csv`; NAME is the directory's.
 
     Args:
         run: A finished run.
@@ -31,9 +32,11 @@ def report(run: Run, to: Path) -> Path:
     """
     name = run.path.resolve().name
     content = summary(run)
-    to.mkdir(parents=True, exist_ok=True)
-    if run.samples.exists():
-        shutil.copyfile(run.samples, to / f"{name}.png")
+    make_directory(to)
+    for samples in (run.samples, run.samples.with_suffix(".csv")):
+        if samples.exists():
+            with replace_file(to / f"{name}{samples.suffix}") as copy:
+                shutil.copyfile(samples, copy)
     write_json(to / f"{name}.json", content)
     return to / f"{name}.json"
 
@@ -45,11 +48,13 @@ def summary(run: Run) -> dict:
         ValueError: If the run has not been evaluated, as it is at its end.
     """
     metrics = run.metrics
-    if not metrics.get("evaluations"):
+    if "diverged" in metrics:
+        raise UserError(f"{run.path} has diverged. {metrics['diverged']['message']}")
+    if run.status != "finished":
         raise UserError(f"{run.path} is not finished. Continue it with `rws-keras fit … --resume`.")
     recipe = run.recipe
     data = datasets.load(recipe.dataset)
-    about = read_json(run.path / "run.json")
+    about = run.about
     # Where the directory lay on that machine is of no interest to anyone else.
     about["command"] = about["command"].replace(str(run.path), f"runs/{run.path.resolve().name}")
     return {
@@ -60,7 +65,7 @@ def summary(run: Run) -> dict:
         "updates": metrics["epoch"] * recipe.steps_per_epoch(len(data.train)),
         "best_epoch": metrics["best_epoch"],
         "seconds": round(metrics["seconds"], 1),
-        "evaluations": metrics["evaluations"],
+        "evaluations": run.evaluations,
         "validation_curve": [round(entry["val_log_likelihood"], 3) for entry in metrics["history"]],
         "independent_units": independent_units(data),
     }

@@ -4,8 +4,13 @@ RUN/recipe.json         the recipe as run
 RUN/run.json            command, seed, versions, machine
 RUN/checkpoints/        the last two epochs, and best.keras
 RUN/logs/               TensorBoard
-RUN/metrics.json        history, best epoch, final evaluations
-RUN/samples.png         samples from P, where the data are images
+RUN/metrics.json        history, best epoch, final evaluations, or where the run diverged
+RUN/samples.png|csv     samples from P: images as a PNG, other data as rows of zeros and ones
+RUN/evaluating-….json   an evaluation that was interrupted
+
+run.json and metrics.json say in `format` by which version of this layout they were written. This
+version reads formats up to `FORMAT`; files without the field are of format 1. It is counted up
+when a field is removed or changes its meaning, not when one is added.
 """
 
 from __future__ import annotations
@@ -19,14 +24,20 @@ import shlex
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 
+import rws_keras
 from rws_keras import HelmholtzMachine
 from rws_keras.errors import UserError
+from rws_keras.files import make_directory, replace_file
 from rws_keras.training import recipe as recipes
 from rws_keras.training.recipe import Recipe
 
+FORMAT = 1
+# What is evaluated when the training has ended.
+FINAL_SPLITS = ("validation", "test")
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
 
@@ -48,8 +59,11 @@ class Run:
     def create(cls, path: str | os.PathLike, recipe: Recipe) -> Run:
         """Makes the directory of a new run.
 
+        The recipe is checked first, so that one that cannot be run leaves no directory.
+
         Raises:
-            ValueError: If the directory holds a run already.
+            ValueError: If the directory holds a run already, the recipe cannot be run, or the
+                directory cannot be written.
         """
         run = cls(path)
         if run.exists():
@@ -57,7 +71,8 @@ class Run:
                 f"{run.path} holds a run already. Continue it with --resume, or choose another "
                 "directory with --run-dir."
             )
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        recipe.check()
+        make_directory(run.checkpoints)
         write_json(run.path / "run.json", provenance(recipe.seed))
         write_json(run.path / "recipe.json", recipe.model_dump())
         return run
@@ -72,14 +87,15 @@ class Run:
         run = cls(path)
         if not run.exists():
             raise UserError(
-                f"{run.path} is not a run directory (it has no recipe.json). "
+                f"{run.path} is not a run directory (it has no recipe.json and run.json). "
                 "`rws-keras runs` shows the runs."
             )
         return run
 
     def exists(self) -> bool:
         """Whether the directory holds a run."""
-        return (self.path / "recipe.json").exists()
+        # A preset has a recipe.json too.
+        return all((self.path / name).exists() for name in ("recipe.json", "run.json"))
 
     @property
     def recipe(self) -> Recipe:
@@ -87,14 +103,50 @@ class Run:
         return recipes.load(self.path / "recipe.json")[1]
 
     @property
+    def about(self) -> dict:
+        """The content of run.json."""
+        return _read_versioned(self.path / "run.json")
+
+    @property
     def metrics(self) -> dict:
         """The content of metrics.json, empty before the first epoch has ended."""
         path = self.path / "metrics.json"
-        return read_json(path) if path.exists() else {}
+        return _read_versioned(path) if path.exists() else {}
 
     def update_metrics(self, **entries) -> None:
         """Replaces entries of metrics.json."""
-        write_json(self.path / "metrics.json", {**self.metrics, **entries})
+        write_json(self.path / "metrics.json", {"format": FORMAT, **self.metrics, **entries})
+
+    @property
+    def evaluations(self) -> list[dict]:
+        """The evaluations of the best machine; those of earlier best epochs are left out."""
+        metrics = self.metrics
+        best = metrics.get("best_epoch")
+        entries = metrics.get("evaluations", [])
+        return [entry for entry in entries if entry.get("best_epoch", best) == best]
+
+    def evaluated(self, split: str) -> bool:
+        """Whether the final evaluation of a split is done."""
+        wanted = (split, self.recipe.evaluation.num_particles)
+        return any((e["split"], e["num_particles"]) == wanted for e in self.evaluations)
+
+    @property
+    def status(self) -> str:
+        """`"not started"`, `"unfinished"`, `"diverged"` or `"finished"`."""
+        metrics = self.metrics
+        if "diverged" in metrics:
+            return "diverged"
+        if not metrics.get("epoch"):
+            return "not started"
+        done = all(self.evaluated(split) for split in FINAL_SPLITS)
+        return "finished" if done else "unfinished"
+
+    @property
+    def best_validation(self) -> float | None:
+        """The validation log-likelihood of the best epoch in nats, if an epoch has ended."""
+        metrics = self.metrics
+        best = metrics.get("best_epoch")
+        return metrics["history"][best - 1]["val_log_likelihood"] if best else None
 
     def best_machine(self) -> HelmholtzMachine:
         """The machine of the epoch with the best validation likelihood.
@@ -103,7 +155,9 @@ class Run:
             ValueError: If there is none, or its file is damaged.
         """
         if not self.best.exists():
-            raise UserError(f"{self.path} has no trained machine yet: not one epoch has ended.")
+            diverged = self.metrics.get("diverged")
+            reason = diverged["message"] if diverged else "Not one epoch has ended."
+            raise UserError(f"{self.path} has no trained machine. {reason}")
         return load_machine(self.best, "Train again, or restore the file.")
 
 
@@ -115,6 +169,8 @@ def load_machine(path: Path, advice: str) -> HelmholtzMachine:
     """
     try:
         return keras.saving.load_model(path)
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:  # zipfile, h5py, json and Keras each have errors of their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise UserError(f"The checkpoint {path} is damaged ({reason}). {advice}") from error
@@ -123,11 +179,13 @@ def load_machine(path: Path, advice: str) -> HelmholtzMachine:
 def provenance(seed: int, program: str = "rws-keras") -> dict:
     """Where a result comes from: command, seed, date, versions and machine."""
     return {
+        "format": FORMAT,
         "command": shlex.join([*program.split(), *sys.argv[1:]]),
         "seed": seed,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),
+            "rws_keras": rws_keras.__version__,
             **{package: metadata.version(package) for package in _PACKAGES},
         },
         "machine": {"processor": _processor(), "cores": os.cpu_count()},
@@ -143,24 +201,77 @@ def _processor() -> str:
     return platform.machine()
 
 
+def _read_versioned(path: Path) -> dict:
+    content = read_json(path)
+    if not isinstance(written := content.get("format", 1), int) or written > FORMAT:
+        raise UserError(
+            f"{path} is of format {written}, this version of rws_keras reads up to {FORMAT}. "
+            "Install the version that wrote it, or a later one."
+        )
+    return content
+
+
 def read_json(path: Path) -> dict:
-    """Reads JSON.
+    """Reads a JSON object.
 
     Raises:
-        ValueError: If the file is damaged.
+        ValueError: If the file cannot be read, or does not hold one.
     """
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} cannot be read: it does not hold a JSON object.")
+    return content
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Writes JSON under a temporary name and renames it: never half a file."""
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("w") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Writes JSON; the file is replaced only once the new one is complete."""
+    with replace_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+class Found(NamedTuple):
+    """What `find` found.
+
+    Attributes:
+        runs: The runs, by path.
+        skipped: What looked like a run but is none, or cannot be read: path and reason.
+    """
+
+    runs: list[Run]
+    skipped: dict[Path, str]
+
+
+def find(directory: str | os.PathLike = "runs") -> Found:
+    """Finds the runs below a directory.
+
+    Files of others and damaged runs do not hide the rest; they are returned with the reason why
+    they were skipped. A directory that does not exist holds no runs.
+    """
+    found = Found([], {})
+
+    def unreadable(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            found.skipped[Path(error.filename)] = error.strerror or str(error)
+
+    for folder, folders, files in os.walk(os.fspath(directory), onerror=unreadable):
+        folders.sort()
+        if "recipe.json" not in files:
+            continue
+        folders.clear()
+        run = Run(folder)
+        try:
+            if not run.exists():
+                raise UserError("It has a recipe.json, but no run.json.")
+            run.about, run.recipe, run.status, run.best_validation  # noqa: B018
+        except UserError as error:
+            found.skipped[run.path] = str(error)
+        except (AttributeError, LookupError, TypeError) as error:
+            found.skipped[run.path] = f"Its metrics.json is not that of a run ({error!r})."
+        else:
+            found.runs.append(run)
+    return found

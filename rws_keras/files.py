@@ -1,0 +1,135 @@
+"""Files and directories that appear under their names only when they are complete.
+
+Content is written under a temporary name beside its place, forced to the disk and renamed. After
+a crash, a power cut or a full disk there is either the old content or the new, never a part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from rws_keras.errors import UserError
+
+_ADVICE = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        "Free some space on this disk, or choose a directory on another one.",
+    ),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "Choose a directory that you may write to, or change its permissions.",
+    ),
+    errno.ENOENT: "Create its directory first, or correct the path.",
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+        "A file has the name of a directory, or a directory that of a file: choose another path.",
+    ),
+}
+
+
+@contextlib.contextmanager
+def replace_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path to write a file to, which replaces `path` at the end of the block.
+
+    The temporary name has the same ending. If the block raises, `path` stays as it was.
+
+    Raises:
+        UserError: If the file cannot be written: no space, no permission, no such directory.
+
+    Example:
+    ```python
+    with replace_file("scores.csv") as temporary:
+        temporary.write_text("…")
+    ```
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    with writing(path):
+        try:
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
+
+
+@contextlib.contextmanager
+def replace_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary directory to fill, which replaces `path` at the end of the block.
+
+    If the block raises, `path` stays as it was. An existing directory is moved aside just before
+    the new one is renamed, because directories cannot be replaced in one operation.
+
+    Raises:
+        UserError: If the directory cannot be written.
+    """
+    path = Path(path)
+    temporary, old = _temporary(path), path.with_name(f".old-{path.name}")
+    with writing(path):
+        for left in (temporary, old):
+            if left.exists():  # from a process that was killed
+                shutil.rmtree(left)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for folder, _, files in os.walk(temporary):
+                for name in files:
+                    _sync(Path(folder, name))
+                _sync(Path(folder))
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _sync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def make_directory(path: str | os.PathLike) -> Path:
+    """Creates a directory and those above it, if need be.
+
+    Raises:
+        UserError: If that is not possible.
+    """
+    path = Path(path)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Turns the operating system's refusal to write below `path` into advice.
+
+    Raises:
+        UserError: For every `OSError` in the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        advice = _ADVICE.get(error.errno or 0, "What was there before is unchanged.")
+        raise UserError(f"{os.fspath(path)} cannot be written: {reason}. {advice}") from error
+
+
+def _temporary(path: Path) -> Path:
+    # Hidden, so that no pattern takes it for content; and the same each time, so that what a
+    # killed process left is overwritten by the next.
+    return path.with_name(f".partial-{path.name}")
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file's content, or a directory's entries, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,102 @@
+"""Evaluations that can be interrupted, and continued to the same result."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from rws_keras import HelmholtzMachine
+from rws_keras.training.run import read_json, write_json
+
+# Rows (particles times data) between two reports, a fraction of a second's work: so long an
+# interruption waits.
+_ROWS = 50_000
+
+# Seconds between two writes of what has been done.
+_INTERVAL = 1.0
+
+
+def evaluate(
+    machine: HelmholtzMachine,
+    x: np.ndarray,
+    num_particles: int,
+    batch_size: int,
+    seed: int,
+    partial: Path,
+    report: Callable[[float], None] = lambda done: None,
+) -> dict[str, float]:
+    """What `machine.evaluate` returns for the same arguments, in steps that are written down.
+
+    After each batch the sums over the data so far are kept, and written to a file now and then.
+    If the file exists and is of the same evaluation (machine, data, K, batch size and seed), the
+    evaluation continues behind it.
+
+    Args:
+        machine: The machine.
+        x: Binary data `[N, visible]`.
+        num_particles: K.
+        batch_size: Data in a batch.
+        seed: Integer, seeds the particles.
+        partial: The file. It is the caller's to remove once the result is safe.
+        report: Is called with the number of batches that are done.
+    """
+    key = {
+        "machine": _digest(machine.get_weights()),
+        "data": _digest([x]),
+        "num_particles": num_particles,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    metrics = machine.statistics.fresh()
+    done, sums = _read(partial, key)
+    if done:
+        for variable, value in zip(metrics.variables, sums, strict=True):
+            variable.assign(value)
+    report(done)
+    # One object, so that an interruption never sees the sums of one batch with another's number.
+    state = done, sums
+    written = time.monotonic()
+    try:
+        for batch in range(done, math.ceil(len(x) / batch_size)):
+            rows = tf.constant(x[batch * batch_size : (batch + 1) * batch_size], tf.float32)
+            parts = machine.estimate_in_parts(
+                rows, num_particles, tf.constant([seed, batch]), max(_ROWS // len(rows), 1)
+            )
+            for drawn, so_far in parts:
+                report(batch + drawn / num_particles)
+                statistics = so_far
+            metrics.update_state(statistics, num_particles)
+            state = batch + 1, [variable.numpy().tolist() for variable in metrics.variables]
+            if time.monotonic() - written > _INTERVAL:
+                _write(partial, key, state)
+                written = time.monotonic()
+    except KeyboardInterrupt:
+        _write(partial, key, state)
+        raise
+    return {name: float(value) for name, value in sorted(metrics.result().items())}
+
+
+def _read(partial: Path, key: dict) -> tuple[int, list]:
+    if partial.exists():
+        content = read_json(partial)
+        if content.get("key") == key:
+            return content["batches"], content["sums"]
+    return 0, []
+
+
+def _write(partial: Path, key: dict, state: tuple[int, list]) -> None:
+    batches, sums = state
+    write_json(partial, {"key": key, "batches": batches, "sums": sums})
+
+
+def _digest(arrays: list[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -102,11 +102,11 @@ class Support(NamedTuple):
 
 def _is_binary(x: tf.Tensor) -> tf.Tensor:
     # Unsigned bytes, the usual data, need one comparison.
-    return x <= 1 if x.dtype.is_unsigned else (x == 0) | (x == 1)
+    return x <= 1 if tf.as_dtype(x.dtype).is_unsigned else (x == 0) | (x == 1)
 
 
 def _is_finite(x: tf.Tensor) -> tf.Tensor:
-    return tf.math.is_finite(x) if x.dtype.is_floating else tf.ones_like(x, tf.bool)
+    return tf.math.is_finite(x) if tf.as_dtype(x.dtype).is_floating else tf.ones_like(x, tf.bool)
 
 
 BINARY = Support(

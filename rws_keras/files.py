@@ -43,7 +43,7 @@ def replace_file(path: str | os.PathLike) -> Iterator[Path]:
 
     Example:
     ```python
-    with replace_file("scores.csv") as temporary:
+    with rws_keras.files.replace_file("scores.csv") as temporary:
         temporary.write_text("…")
     ```
     """
@@ -85,7 +85,12 @@ def replace_directory(path: str | os.PathLike) -> Iterator[Path]:
                 _sync(Path(folder))
             if path.exists():
                 path.rename(old)
-            temporary.rename(path)
+            try:
+                temporary.rename(path)
+            except OSError:
+                if old.exists():
+                    old.rename(path)
+                raise
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

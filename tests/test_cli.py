@@ -178,7 +178,7 @@ def test_what_a_command_cannot_read_or_write(tmp_path, monkeypatch, capsys):
     Path("file").touch()
     Path("directory.toml").mkdir()
     for arguments, message in (
-        (["fit", "directory.toml"], "directory.toml: Is a directory. Give the path of a file."),
+        (["fit", "directory.toml"], "Recipe directory.toml cannot be read: Is a directory."),
         (["fit", "digits", "--run-dir", "file/run"], "file/run/checkpoints: Not a directory."),
         (["export", PRESET, "--to", "file"], f"file/{PRESET}: Not a directory."),
     ):
@@ -196,6 +196,7 @@ def test_a_full_disk(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("rws_keras.training.fitting.draw_samples", full)
     monkeypatch.setattr("rws_keras.training.run.Run.best_machine", lambda run: None)
     (tmp_path / "recipe.json").write_text(RECIPE)
+    (tmp_path / "run.json").write_text("{}")
     with pytest.raises(SystemExit):
         run_here(["sample", str(tmp_path), "--to", "grid.png"])
     expected = "Error: grid.png: No space left on device. Free some space"
@@ -289,8 +290,16 @@ def test_runs_are_listed_beside_what_is_not_one(tmp_path):
     for name, content in (("damaged", "{"), ("foreign", "[1]"), ("new", RECIPE)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "recipe.json").write_text(content)
+        (tmp_path / name / "run.json").write_text("{}")
+    (tmp_path / "preset").mkdir()
+    (tmp_path / "preset" / "recipe.json").write_text(RECIPE)
     shown = CliRunner().invoke(app, ["runs", str(tmp_path)], catch_exceptions=False).output
-    for name, state in (("damaged", "not readable"), ("foreign", "not readable"), ("new", "0/1")):
+    for name, state in (
+        ("damaged", "is left out"),
+        ("foreign", "is left out"),
+        ("preset", "is left out"),
+        ("new", "0/1"),
+    ):
         (line,) = (line for line in shown.splitlines() if name in line)
         assert state in line
 

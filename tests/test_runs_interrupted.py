@@ -155,7 +155,7 @@ def test_a_run_whose_evaluation_is_interrupted(tmp_path, when):
     process.send_signal(when)
     out, _ = process.communicate(timeout=60)
     if when == signal.SIGINT:
-        assert "Stopping after the current batch; Ctrl-C again quits at once." in out
+        assert "Stopping after the current particles; Ctrl-C again quits at once." in out
     assert partial.exists()
     assert "evaluations" not in run.metrics
     out, _ = start(EVALUATE, run.path).communicate(timeout=300)

@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from rws_keras.errors import UserError, reason
+from rws_keras.files import make_directory, replace_directory
 
 METADATA = "preset.json"
 CONFIG = "config.json"
@@ -141,23 +139,9 @@ def replacing(folder: Path) -> Iterator[Path]:
         PresetError: If there is something else than a preset at that path: it stays.
     """
     _check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as temporary:
-        new, old = Path(temporary) / "new", Path(temporary) / "old"
-        new.mkdir()
+    make_directory(folder.parent)
+    with replace_directory(folder) as new:
         yield new
-        for path in (*new.iterdir(), new):
-            _sync(path)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-        _sync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -173,12 +157,3 @@ def _check_replaceable(folder: Path) -> None:
             f"{folder} is not replaced, as it holds what is no part of a preset: "
             f"{', '.join(foreign[:5])}{', …' if foreign[5:] else ''}. Save to another path."
         )
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a directory, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import tensorflow as tf
 
 from rws_keras.errors import UserError
+from rws_keras.files import make_directory, replace_directory
 from rws_keras.models.scorer import Scorer
 
 
@@ -30,16 +30,13 @@ def write_saved_model(scorer: Scorer, path: str | os.PathLike) -> dict:
     path = Path(path).expanduser()
     if path.exists():
         raise UserError(f"{path} exists already. Remove it, or choose another path.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     signatures = scorer.signatures()
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as partial:
-        directory = Path(partial) / "model"
+    with replace_directory(path) as directory:
         tf.saved_model.save(
             scorer,
             os.fspath(directory),
             signatures=signatures,
             options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
         )
-        directory.chmod(0o755)
-        os.replace(directory, path)
     return signatures

@@ -69,10 +69,12 @@ def evaluate(
                 rows, num_particles, tf.constant([seed, batch]), max(_ROWS // len(rows), 1)
             )
             for drawn, so_far in parts:
-                report(batch + drawn / num_particles)
+                if drawn < num_particles:
+                    report(batch + drawn / num_particles)
                 statistics = so_far
             metrics.update_state(statistics, num_particles)
             state = batch + 1, [variable.numpy().tolist() for variable in metrics.variables]
+            report(batch + 1)
             if time.monotonic() - written > _INTERVAL:
                 _write(partial, key, state)
                 written = time.monotonic()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rws_keras import HelmholtzMachine, PresetError, datasets, resources
 from rws_keras.errors import UserError
+from rws_keras.files import replace_file
 from rws_keras.models import preset_files, pretrained
 from rws_keras.training import fitting, reporting
 from rws_keras.training.run import Run, read_json, write_json
@@ -115,7 +116,8 @@ def write_index(zoo: Path = ZOO) -> None:
     """
     entries = _entries(zoo)
     write_json(zoo / pretrained.INDEX, {"format": preset_files.FORMAT, "presets": entries})
-    (zoo / CARD).write_text(cards.leaderboard(entries))
+    with replace_file(zoo / CARD) as temporary:
+        temporary.write_text(cards.leaderboard(entries))
 
 
 def regenerate(zoo: Path = ZOO) -> None:

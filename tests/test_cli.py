@@ -179,7 +179,10 @@ def test_what_a_command_cannot_read_or_write(tmp_path, monkeypatch, capsys):
     Path("directory.toml").mkdir()
     for arguments, message in (
         (["fit", "directory.toml"], "Recipe directory.toml cannot be read: Is a directory."),
-        (["fit", "digits", "--run-dir", "file/run"], "file/run/checkpoints: Not a directory."),
+        (
+            ["fit", "digits", "--run-dir", "file/run"],
+            "file/run/checkpoints cannot be written: Not a",
+        ),
         (["export", PRESET, "--to", "file"], f"file/{PRESET}: Not a directory."),
     ):
         with pytest.raises(SystemExit):
@@ -293,7 +296,8 @@ def test_runs_are_listed_beside_what_is_not_one(tmp_path):
         (tmp_path / name / "run.json").write_text("{}")
     (tmp_path / "preset").mkdir()
     (tmp_path / "preset" / "recipe.json").write_text(RECIPE)
-    shown = CliRunner().invoke(app, ["runs", str(tmp_path)], catch_exceptions=False).output
+    wide = CliRunner(env={"COLUMNS": "300"})
+    shown = wide.invoke(app, ["runs", str(tmp_path)], catch_exceptions=False).output
     for name, state in (
         ("damaged", "is left out"),
         ("foreign", "is left out"),

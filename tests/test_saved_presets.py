@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rws_keras
-from rws_keras import HelmholtzMachine, PresetError
+from rws_keras import HelmholtzMachine, PresetError, files
 from rws_keras.errors import UserError, reason
 from rws_keras.models import preset_files, pretrained
 from rws_keras.zoo import publish as publishing
@@ -159,13 +159,13 @@ def test_a_failure_leaves_the_old_preset(tmp_path, monkeypatch, step):
     rename = Path.rename
 
     def fail(path, to=None):
-        if step == "rename" and path.name != "new":
+        if step == "rename" and path.name != ".partial-mine":
             return rename(path, to)
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(preset_files if step == "_sync" else Path, step, fail)
-        with pytest.raises(OSError, match="no space"):
+        patch.setattr(files if step == "_sync" else Path, step, fail)
+        with pytest.raises(UserError, match="no space"):
             pretrained.save(make(4), tmp_path / "mine")
     assert_same_weights(load(tmp_path / "mine"), first)
     assert os.listdir(tmp_path) == ["mine"]
@@ -174,14 +174,14 @@ def test_a_failure_leaves_the_old_preset(tmp_path, monkeypatch, step):
 def test_what_is_written_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
     """The files and their names: a power cut after the renaming finds a whole preset."""
     events = []
-    sync, rename = preset_files._sync, Path.rename
-    monkeypatch.setattr(preset_files, "_sync", lambda path: [events.append(path.name), sync(path)])
+    sync, rename = files._sync, Path.rename
+    monkeypatch.setattr(files, "_sync", lambda path: [events.append(path.name), sync(path)])
     monkeypatch.setattr(
         Path, "rename", lambda path, to: [events.append("rename"), rename(path, to)]
     )
     pretrained.save(make(), tmp_path / "mine")
     assert sorted(events[:3]) == ["config.json", "model.weights.h5", "preset.json"]
-    assert events[3:] == ["new", "rename", tmp_path.name]
+    assert events[3:] == [".partial-mine", "rename", tmp_path.name]
 
 
 def test_without_a_card(tmp_path):

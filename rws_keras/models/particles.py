@@ -8,6 +8,18 @@ from typing import NamedTuple
 import tensorflow as tf
 
 
+def sum_over_layers(log_probs: list[tf.Tensor]) -> tf.Tensor:
+    """The sum of tensors of one shape, one for each layer, always in the order of the layers.
+
+    `tf.add_n` starts with a term whose memory it may reuse at that moment. Which one that is
+    depends on which operations have run by then, so that with more than two terms the last bit
+    differs now and then; TensorFlow's graph optimizer turns `a + b + c` into the same operation.
+    """
+    if len(log_probs) < 3:
+        return tf.add_n(log_probs)
+    return tf.reduce_sum(tf.stack(log_probs), axis=0)
+
+
 class Particles(NamedTuple):
     """K samples `h ~ q(h | x)` for each of N data.
 
@@ -25,7 +37,7 @@ class Particles(NamedTuple):
     @property
     def log_weights(self) -> tf.Tensor:
         """`log ω_k = log p(x, h_k) - log q(h_k | x)`, `[K, N]` in nats."""
-        return tf.add_n(self.log_p) - tf.add_n(self.log_q)
+        return sum_over_layers(self.log_p) - sum_over_layers(self.log_q)
 
     @property
     def normalized_weights(self) -> tf.Tensor:

@@ -17,7 +17,7 @@ import tensorflow_probability as tfp
 from rws_keras.checks import BINARY, Support, check_integer, check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.layers.noise import uniform_noise
-from rws_keras.models.particles import likelihood_from_sums, resample
+from rws_keras.models.particles import likelihood_from_sums, resample, sum_over_layers
 
 # All particles of a row are in flight at once; four rows of this many take about 500 MB.
 MOST_PARTICLES = 10_000
@@ -231,7 +231,7 @@ class Scorer(tf.Module):
         machine = self._machine()
         x = row[None]
         latents, log_q = machine.q.sample(noise, given=x)
-        log_weights = tf.add_n(machine.log_p(x, latents)) - tf.add_n(log_q)
+        log_weights = sum_over_layers(machine.log_p(x, latents)) - sum_over_layers(log_q)
         return latents, log_weights[:, 0]
 
     def _draw_gaps(self, row, known, noise, visible_noise):
@@ -246,8 +246,8 @@ class Scorer(tf.Module):
         visible = machine.p_layers[0].distribution(latents[0])
         x = visible.complete(row, known, visible_noise)
         log_known = visible.unit_log_probs(x) * tf.cast(known, tf.float32)
-        log_prior = tf.add_n(machine.p[1:].log_prob(latents))
-        log_q = tf.add_n(machine.log_q(filled, latents))
+        log_prior = sum_over_layers(machine.p[1:].log_prob(latents))
+        log_q = sum_over_layers(machine.log_q(filled, latents))
         log_mixture = tfp.math.log_add_exp(
             log_q + math.log(from_q / self.num_particles),
             log_prior + math.log(from_p / self.num_particles),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras.models.particles import Statistics, likelihood_from_sums
+from rws_keras.models.particles import Statistics, likelihood_from_sums, sum_over_layers
 
 # Rows (particles times data) in flight. The widest activation then has
 # ROWS_IN_FLIGHT x units float32 numbers: 8 MB for 784 units, which a CPU's cache holds
@@ -51,7 +51,7 @@ class Sums(NamedTuple):
 
         return Statistics(
             likelihood_from_sums(self.log_sum, self.log_sum_of_squares, num_particles),
-            elbo=mean(tf.add_n(self.log_p) - tf.add_n(self.log_q)),
+            elbo=mean(sum_over_layers(self.log_p) - sum_over_layers(self.log_q)),
             kl=[mean(q - p) for q, p in zip(self.log_q, self.log_p[1:], strict=True)],
             entropy=[mean(-q) for q in self.log_q],
         )

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from rws_keras.checks import check_number, check_positive_integer
 from rws_keras.errors import UserError
-from rws_keras.models.particles import Particles, resample
+from rws_keras.models.particles import Particles, resample, sum_over_layers
 from rws_keras.objectives.objective import Draws, Objective, register
 
 
@@ -114,13 +114,15 @@ class ReweightedWakeSleep(Objective):
             loss -= self.wake_q * _weighted_mean(weights, machine.log_q(x, latents))
         if self.sleep_q and draws.dream:  # log q(h | x) at (x, h) ~ p
             dreamt, dreamt_latents = draws.dream
-            loss -= self.sleep_q * tf.reduce_mean(tf.add_n(machine.log_q(dreamt, dreamt_latents)))
+            loss -= self.sleep_q * tf.reduce_mean(
+                sum_over_layers(machine.log_q(dreamt, dreamt_latents))
+            )
         return loss, particles
 
 
 def _weighted_mean(weights, log_probs):
     """Sum over the layers and, weighted, over the particles; mean over the data."""
-    return tf.reduce_mean(tf.reduce_sum(weights * tf.add_n(log_probs), axis=0))
+    return tf.reduce_mean(tf.reduce_sum(weights * sum_over_layers(log_probs), axis=0))
 
 
 def _only(allowed: object) -> Callable[[object, str], object]:

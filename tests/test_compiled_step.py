@@ -10,6 +10,8 @@ from exact import FAMILIES, randomize
 from rws_keras import HelmholtzMachine
 from rws_keras.objectives import ReweightedWakeSleep
 
+pytestmark = pytest.mark.slow
+
 UPDATES = {
     "wake-sleep": {"num_particles": 1, "wake_q": False},
     "all updates": {"num_particles": 5},

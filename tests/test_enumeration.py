@@ -16,6 +16,8 @@ from exact import FAMILIES, all_latents, all_vectors, exact_log_joint, randomize
 from rws_keras import HelmholtzMachine
 from rws_keras.objectives import OBJECTIVES, ReweightedWakeSleep, WakeSleep
 
+pytestmark = pytest.mark.slow
+
 X = np.array([[1, 0, 1], [0, 0, 1]], np.float32)
 
 # Each objective, and the K of the tuples that it weighs.

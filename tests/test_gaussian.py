@@ -235,6 +235,7 @@ def test_a_variational_autoencoder_learns(binary):
     assert result["log_likelihood"] > -6.5  # independent units: -8.3
 
 
+@pytest.mark.slow
 def test_reweighted_wake_sleep_trains_gaussian_machines(tmp_path):
     x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32) * [2.0, 0.5, 1.0] + 1.0
     machine = HelmholtzMachine.from_sizes(3, [2], p="gaussian", q="gaussian", seed=0)

@@ -109,6 +109,7 @@ def test_wake_updates_are_exact_with_the_exact_posterior(family, update):
     np.testing.assert_allclose(gradient, EXACT[update](machine), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("update", ["wake_p", "wake_q"])
 def test_wake_updates_converge_as_k_grows(family, update):

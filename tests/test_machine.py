@@ -62,6 +62,7 @@ def test_shapes(family, binary):
     assert (reconstruction < 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_save_and_load(family, binary, tmp_path):
     machine = compiled(make(p=family, q=family), q_optimizer=keras.optimizers.SGD(1e-3))
@@ -103,6 +104,7 @@ def test_summary_counts_the_parameters(capsys):
     assert f"{machine.count_params():,}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_same_seed_same_result_bit_for_bit(family, binary):
     x = binary(60, 12)

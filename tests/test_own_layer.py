@@ -10,6 +10,8 @@ from rws_keras import HelmholtzMachine, layers
 from rws_keras.callbacks import TensorBoard
 from rws_keras.objectives import ReweightedWakeSleep
 
+pytestmark = pytest.mark.slow
+
 
 @keras.saving.register_keras_serializable(package="tests")
 class Convolutional(layers.StochasticLayer):

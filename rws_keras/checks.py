@@ -21,6 +21,8 @@ def check_integer(value: Any, name: str, minimum: int | None = None) -> int:
         name: The argument's name, for the message.
         minimum: The least value allowed.
     """
+    if tf.is_tensor(value) and tf.executing_eagerly():
+        value = np.asarray(value)
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iu":
         value, whole = value.item(), True
@@ -34,8 +36,11 @@ def check_integer(value: Any, name: str, minimum: int | None = None) -> int:
 
 
 def check_positive_integer(value: Any, name: str) -> int:
-    """Returns `value` as an int of at least 1; see `check_integer`."""
-    return check_integer(value, name, minimum=1)
+    """Returns `value` as an int from 1 to 2^31 - 1; see `check_integer`."""
+    value = check_integer(value, name, minimum=1)
+    if value >= 2**31:
+        raise UserError(f"`{name}` must be below 2^31, got {value:,}.")
+    return value
 
 
 def check_number(value: Any, name: str, positive: bool = False) -> float:
@@ -58,7 +63,7 @@ def check_number(value: Any, name: str, positive: bool = False) -> float:
     return int(value) if isinstance(value, int | np.integer) else float(value)
 
 
-def check_seed(seed: Any, name: str = "seed") -> int | tf.Tensor | None:
+def check_seed(seed: Any, name: str = "seed") -> Any:
     """Returns a seed as a Python int, an int32 tensor `[2]` or `None`.
 
     Args:
@@ -73,6 +78,8 @@ def check_seed(seed: Any, name: str = "seed") -> int | tf.Tensor | None:
     if tf.is_tensor(seed) or (isinstance(seed, np.ndarray | list | tuple) and np.ndim(seed)):
         tensor = tf.convert_to_tensor(seed)
         if tensor.dtype.is_integer and tensor.shape == [2]:
+            if tf.executing_eagerly() and np.abs(np.asarray(tensor, object)).max() >= 2**31:
+                raise UserError(f"Both words of `{name}` must have 32 bits, got {seed!r}.")
             return tf.cast(tensor, tf.int32)
         if tensor.dtype.is_integer and tensor.shape == [] and tf.executing_eagerly():
             return check_seed(tensor.numpy(), name)
@@ -84,6 +91,12 @@ def check_seed(seed: Any, name: str = "seed") -> int | tf.Tensor | None:
         f"`{name}` must be an integer of up to 64 bits, an integer tensor of shape [2], or None; "
         f"got {seed!r}."
     )
+
+
+def plain_seed(seed: Any) -> int | list[int] | None:
+    """A seed as JSON can hold it; see `check_seed`."""
+    seed = check_seed(seed)
+    return seed.numpy().tolist() if tf.is_tensor(seed) else seed
 
 
 class Support(NamedTuple):
@@ -140,7 +153,11 @@ def check_data(x: Any, units: int, support: Support = BINARY) -> tf.Tensor:
     if not tf.is_tensor(x):
         try:
             x = np.asarray(x)
+            if x.dtype.kind == "c":
+                raise UserError(f"{support.message} The data are complex numbers.")
             x = tf.convert_to_tensor(x if x.dtype.kind in "biuf" else x.astype(np.float32))
+        except UserError:
+            raise
         except (TypeError, ValueError) as error:
             raise UserError(f"{support.message} The data cannot be read as numbers.") from error
     if x.shape.rank is not None and x.shape.rank != 2:

@@ -119,7 +119,7 @@ def test_gaussian_machines_are_exported(tmp_path):
         ({"format": "onnx"}, "exported as 'tf_saved_model', not as 'onnx'"),
         ({"num_particle": 5}, "Did you mean 'num_particles'"),
         ({"num_particles": 1}, "must be from 2 to 10,000"),
-        ({"seed": -1}, "`seed` must be an integer of at least 0"),
+        ({"seed": "1"}, "`seed` must be an integer of up to 64 bits"),
     ],
 )
 def test_bad_exports(arguments, message, tmp_path):

@@ -38,6 +38,10 @@ class ParticleSchedule(keras.callbacks.Callback):
 
     def __init__(self, schedule: Mapping[int, int] | Callable[[int], int]):
         super().__init__()
+        if not callable(schedule) and not isinstance(schedule, Mapping):
+            raise UserError(
+                f"A schedule is a dict of epochs to K, or a function, not {schedule!r}."
+            )
         if not callable(schedule):
             schedule = {
                 check_integer(epoch, "epoch", minimum=0): check_positive_integer(k, "K")

@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras.callbacks.images import tile_images
-from rws_keras.checks import check_integer, check_positive_integer
+from rws_keras.checks import check_positive_integer, check_seed
 from rws_keras.errors import UserError
+from rws_keras.layers.noise import Seed
 
 # Where a curve is shown: the part before the slash is TensorBoard's group. Groups are sorted
 # by name and only the first ones are open, so the likelihood's comes first.
@@ -43,8 +44,9 @@ class TensorBoard(keras.callbacks.Callback):
         run_name: What the HParams tab calls the run; the name of `log_dir` by default.
         num_images: Positive integer: how many samples, images (data and reconstructions taken
             together, at least one pair) and receptive fields to show.
-        seed: Integer, seeds what is drawn for the logs: samples share their noise from
-            epoch to epoch, so that one sees them change.
+        seed: Seeds what is drawn for the logs: samples share their noise from epoch to epoch, so
+            that one sees them change. An integer, an int32 tensor `[2]`, or `None` for fresh
+            noise each time.
 
     Example:
     ```python
@@ -60,7 +62,7 @@ class TensorBoard(keras.callbacks.Callback):
         image_shape: tuple[int, int] | None = None,
         hyperparameters: dict | None = None,
         num_images: int = 64,
-        seed: int = 0,
+        seed: Seed = 0,
         run_name: str | None = None,
     ):
         super().__init__()
@@ -70,9 +72,15 @@ class TensorBoard(keras.callbacks.Callback):
         self.run_name = run_name or os.path.basename(os.path.abspath(self.log_dir))
         self.x = x
         self.image_shape = image_shape
+        for key, value in (hyperparameters or {}).items():
+            if not isinstance(value, bool | int | float | str):
+                raise UserError(
+                    f"The hyper-parameter {key!r} must be a number, a string or a bool; got "
+                    f"{value!r}."
+                )
         self.hyperparameters = hyperparameters
         self.num_images = check_positive_integer(num_images, "num_images")
-        self.seed = check_integer(seed, "seed")
+        self.seed = check_seed(seed)
 
     def on_train_begin(self, logs=None):
         machine = self.model
@@ -138,7 +146,11 @@ class TensorBoard(keras.callbacks.Callback):
 
     def _log_gradients(self):
         machine, objective = self.model, self.model.objective
+        # A look at the gradients must not move averages inside the objective's networks.
+        states = [variable.numpy() for variable in objective.non_trainable_variables]
         gradients, particles = self._gradients(self.x, objective.current_settings)
+        for variable, state in zip(objective.non_trainable_variables, states, strict=True):
+            variable.assign(state)
         by_variable = dict(zip(map(id, machine.trainable_variables), gradients, strict=True))
         layers = {
             **{f"p_{level}": layer for level, layer in enumerate(machine.p_layers)},

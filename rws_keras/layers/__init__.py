@@ -1,11 +1,13 @@
 """Stochastic layers: conditional distributions over vectors as Keras layers."""
 
+from rws_keras.checks import BINARY, REAL, Support
 from rws_keras.layers.arsbn import ARSBN, AutoregressiveBernoulli
 from rws_keras.layers.bernoulli import BinaryDistribution
 from rws_keras.layers.distribution import NoiseDrivenDistribution
 from rws_keras.layers.dsbn import DSBN
 from rws_keras.layers.gaussian import DiagonalGaussian, Gaussian
 from rws_keras.layers.nade import NADE, NeuralAutoregressiveBernoulli
+from rws_keras.layers.noise import uniform_noise
 from rws_keras.layers.registry import FAMILIES, get, label, register_family
 from rws_keras.layers.sbn import SBN, FactorizedBernoulli
 from rws_keras.layers.stack import Stack
@@ -13,9 +15,11 @@ from rws_keras.layers.stochastic_layer import StochasticLayer
 
 __all__ = [
     "ARSBN",
+    "BINARY",
     "DSBN",
     "FAMILIES",
     "NADE",
+    "REAL",
     "SBN",
     "AutoregressiveBernoulli",
     "BinaryDistribution",
@@ -26,7 +30,9 @@ __all__ = [
     "NoiseDrivenDistribution",
     "Stack",
     "StochasticLayer",
+    "Support",
     "get",
     "label",
     "register_family",
+    "uniform_noise",
 ]

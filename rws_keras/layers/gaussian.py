@@ -27,7 +27,7 @@ class DiagonalGaussian(NoiseDrivenDistribution):
     Args:
         loc: Float tensor `[..., D]`, the means μ.
         scale: Float tensor `[..., D]`, the standard deviations σ.
-        validate_args: Accepted as by every TFP distribution; there is nothing to check.
+        validate_args: Whether to check that the standard deviations are positive.
         name: Name of the distribution.
     """
 
@@ -58,6 +58,11 @@ class DiagonalGaussian(NoiseDrivenDistribution):
 
     def _event_shape_tensor(self):
         return tf.broadcast_dynamic_shape(tf.shape(self.loc)[-1:], tf.shape(self.scale)[-1:])
+
+    def _parameter_control_dependencies(self, is_init):
+        if not self.validate_args:
+            return []
+        return [tf.debugging.assert_positive(self.scale, "The scale must be positive.")]
 
     def sample_from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         value = self.loc + self.scale * tf.math.ndtri(noise)

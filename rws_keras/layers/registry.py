@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import keras
+
 from rws_keras.errors import UserError
 from rws_keras.layers.stochastic_layer import StochasticLayer
+from rws_keras.signatures import constructor_arguments
 from rws_keras.suggestions import did_you_mean
 
 FAMILIES: dict[str, type[StochasticLayer]] = {}
@@ -76,8 +78,7 @@ def get(family: Family, units: int, name: str | None = None) -> StochasticLayer:
             f"{did_you_mean(key, FAMILIES)}"
         )
     cls = FAMILIES[key]
-    known = {*inspect.signature(cls).parameters, *inspect.signature(StochasticLayer).parameters}
-    known -= {"units", "kwargs"}
+    known = {*constructor_arguments(cls)} - {*constructor_arguments(keras.layers.Layer), "units"}
     for option in options:
         if option not in known:
             raise UserError(

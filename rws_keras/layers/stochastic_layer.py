@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TypeAlias
 
 import keras
@@ -11,6 +13,27 @@ import tensorflow_probability as tfp
 from rws_keras.checks import BINARY, Support, check_data, check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.layers.distribution import NoiseDrivenDistribution
+from rws_keras.signatures import plain_arguments
+
+
+def _once(build: Callable) -> Callable:
+    """Makes the `build` of a layer safe to be called again, and keeps its parents' number."""
+
+    @functools.wraps(build)
+    def build_once(self, given_shape=None):
+        given_units = None if given_shape is None else given_shape[-1]
+        if not self.built:
+            self.given_units = given_units
+            build(self, given_shape)
+        elif given_units != self.given_units:
+            raise UserError(
+                f"Layer '{self.name}' ({type(self).__name__}) was built "
+                f"{_parents(self.given_units)}, it cannot be used {_parents(given_units)}. "
+                "Make a new layer, or give the layers sizes that meet."
+            )
+
+    return build_once
+
 
 Initializer: TypeAlias = str | dict | keras.initializers.Initializer
 
@@ -20,9 +43,10 @@ class StochasticLayer(keras.layers.Layer):
 
     A subclass returns its distribution from `_distribution(given)`, one that uniform noise can
     drive (`NoiseDrivenDistribution`), such as `FactorizedBernoulli` or `DiagonalGaussian`. It
-    creates weights of its own in `_build(given_units)`; Keras layers that it holds build
-    themselves when they are first called. Where the units are not binary it states in the
-    class attribute `support` what values they take.
+    creates weights of its own in `_build(given_units)`, or as everywhere in Keras in
+    `build(given_shape)`; Keras layers that it holds build themselves when they are first called,
+    and are called with parents `[rows, parent units]`. Where the units are not binary it states
+    in the class attribute `support` what values they take (`rws_keras.layers.REAL`).
 
     A layer built without a parent is a prior: it has distribution parameters of its own and
     takes no input.
@@ -67,29 +91,28 @@ class StochasticLayer(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "build" in vars(cls):
+            cls.build = _once(cls.build)  # type: ignore[method-assign]
+
     @property
     def is_prior(self) -> bool:
         """Whether the layer was built without a parent."""
         return self.built and self.given_units is None
 
+    @_once
     def build(self, given_shape: tuple[int | None, ...] | None = None) -> None:
         """Creates the weights.
 
         Args:
             given_shape: Shape of the parent vector, `(..., parent units)`, or `None` to
                 make the layer a prior.
+
+        Raises:
+            UserError: If the layer was built for another number of parents.
         """
-        given_units = None if given_shape is None else given_shape[-1]
-        if self.built:
-            if given_units != self.given_units:
-                raise UserError(
-                    f"Layer '{self.name}' ({type(self).__name__}) was built "
-                    f"{_parents(self.given_units)}, it cannot be used {_parents(given_units)}. "
-                    "Make a new layer, or give the layers sizes that meet."
-                )
-            return
-        self.given_units = given_units
-        self._build(given_units)
+        self._build(self.given_units)
         self.built = True
 
     def _build(self, given_units: int | None) -> None:
@@ -122,7 +145,22 @@ class StochasticLayer(keras.layers.Layer):
         parents = None if given is None else given.shape[-1]
         if not self.built or parents != self.given_units:
             self.build(None if given is None else tuple(given.shape))
+        if given is not None and given.shape.rank > 2 and self._layers:
+            return self._distribution_by_rows(given)
         return self._distribution(given)
+
+    def _distribution_by_rows(self, given):
+        """The distribution where Keras layers inside know one leading dimension only."""
+        leading = tf.shape(given)[:-1]
+        rows = self._distribution(tf.reshape(given, [-1, given.shape[-1]]))
+        parameters = {}
+        for name, kind in type(rows).parameter_properties(rows.dtype).items():
+            value = tf.convert_to_tensor(rows.parameters[name])
+            if value.shape.rank == kind.event_ndims + 1:
+                shape = tf.concat([leading, tf.shape(value)[1:]], axis=0)
+                static = [*given.shape[:-1], *value.shape[1:]]
+                parameters[name] = tf.ensure_shape(tf.reshape(value, shape), static)
+        return rows.copy(**parameters)
 
     def check_contract(self) -> None:
         """Checks that a built layer's distribution is what a machine needs.
@@ -131,7 +169,10 @@ class StochasticLayer(keras.layers.Layer):
             UserError: If it cannot be driven by noise, or is not over `units` units.
         """
         given = None if self.given_units is None else tf.zeros([1, self.given_units])
-        distribution = self.distribution(given)
+        # Here Keras layers inside build themselves: their variables are named after this layer.
+        with keras.name_scope(self.name, caller=self):
+            distribution = self.distribution(given)
+        self._check_states()
         name = f"The distribution of layer '{self.name}' ({type(self).__name__})"
         if not isinstance(distribution, NoiseDrivenDistribution):
             raise UserError(
@@ -144,6 +185,17 @@ class StochasticLayer(keras.layers.Layer):
                 f"{name} must be over {self.units} units: its event shape must be "
                 f"[{self.units}], got {distribution.event_shape}."
             )
+
+    def _check_states(self):
+        """Refuses Keras layers that act otherwise in training: here they are not told of it."""
+        for layer in self._flatten_layers(include_self=False):
+            if layer._non_trainable_variables or layer._seed_generators:
+                raise UserError(
+                    f"Layer '{self.name}' ({type(self).__name__}) holds '{layer.name}' "
+                    f"({type(layer).__name__}), which acts otherwise in training than in use; in "
+                    "a stochastic layer it would always act as in use. Leave it out, or use one "
+                    "without a state, such as LayerNormalization."
+                )
 
     @property
     def is_reparameterized(self) -> bool:
@@ -168,16 +220,18 @@ class StochasticLayer(keras.layers.Layer):
     def compute_output_shape(self, given_shape: tuple | None) -> tuple:
         return (*(given_shape or ())[:-1], self.units)
 
-    def get_build_config(self) -> dict:
-        return {"given_units": self.given_units}
+    def get_build_config(self) -> dict | None:
+        return {"given_units": self.given_units} if self.built else None
 
     def build_from_config(self, config: dict) -> None:
         given_units = config["given_units"]
         self.build(None if given_units is None else (None, given_units))
 
     def get_config(self) -> dict:
+        """The constructor's arguments, those of a subclass too where they are plain values."""
         return {
             **super().get_config(),
+            **plain_arguments(self, StochasticLayer),
             "units": self.units,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),

@@ -44,6 +44,8 @@ def one_per_layer(spec: Family | Sequence[Family], count: int, name: str) -> lis
     """
     if isinstance(spec, str | dict | type | StochasticLayer):
         return [spec] * count
+    if not isinstance(spec, Sequence):
+        raise UserError(f"`{name}` must be a layer family or a list of them, got {spec!r}.")
     spec = list(spec)
     if len(spec) != count:
         raise UserError(

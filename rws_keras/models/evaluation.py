@@ -28,13 +28,15 @@ class Evaluating:
             ),
             "seed": sequence_seed(seed),
         }
-        if machine._is_distributed():
-            machine._evaluation_particles.assign(self.state["num_particles"])
-            machine._evaluation_seed.assign(self.state["seed"])
-        else:
+        self.distributed = machine._is_distributed()
+        if not self.distributed:
             self.state["metrics"] = machine.statistics.fresh()
 
     def __enter__(self) -> None:
+        if self.distributed:
+            self.machine._evaluation_lock.acquire()
+            self.machine._evaluation_particles.assign(self.state["num_particles"])
+            self.machine._evaluation_seed.assign(self.state["seed"])
         thread = self.machine._thread
         # A callback may evaluate within an evaluation.
         self.outer = dict(vars(thread))
@@ -43,3 +45,5 @@ class Evaluating:
     def __exit__(self, *_: object) -> None:
         vars(self.machine._thread).clear()
         vars(self.machine._thread).update(self.outer)
+        if self.distributed:
+            self.machine._evaluation_lock.release()

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras import layers
-from rws_keras.checks import check_integer, check_positive_integer
+from rws_keras.checks import check_positive_integer, plain_seed
 from rws_keras.errors import UserError
 from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
 from rws_keras.layers.registry import Family
@@ -42,7 +42,8 @@ class HelmholtzMachine(Trainer):
         p_layers: Stochastic layers of P, bottom first: the first gives the visible units,
             the last is the prior of the top latents.
         q_layers: Stochastic layers of Q, bottom first, one for each latent layer.
-        seed: Integer that seeds the sampling in `fit`. The initial weights come from
+        seed: Seeds the sampling in `fit`: an integer, an int32 tensor `[2]`, or `None` for a
+            fresh seed. The initial weights come from
             their initializers, which `keras.utils.set_random_seed` seeds.
         name: Name of the model.
 
@@ -64,12 +65,11 @@ class HelmholtzMachine(Trainer):
         self,
         p_layers: Sequence[layers.StochasticLayer],
         q_layers: Sequence[layers.StochasticLayer],
-        seed: int | None = None,
+        seed: Seed = None,
         name: str | None = None,
     ):
-        seed = None if seed is None else check_integer(seed, "seed")
         super().__init__(len(q_layers), seed, name)
-        self.seed = seed
+        self.seed = plain_seed(seed)
         self.p_layers = check_layers(p_layers, "p_layers")
         self.q_layers = check_layers(q_layers, "q_layers")
         check_stacks(self.p, self.q)
@@ -108,7 +108,7 @@ class HelmholtzMachine(Trainer):
         p: Family | Sequence[Family] = "sbn",
         q: Family | Sequence[Family] = "sbn",
         prior: Family | None = None,
-        seed: int | None = None,
+        seed: Seed = None,
         name: str | None = None,
     ) -> HelmholtzMachine:
         """Makes a machine from the sizes of its layers.

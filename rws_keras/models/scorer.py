@@ -14,9 +14,9 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras.checks import BINARY, Support, check_integer, check_positive_integer
+from rws_keras.checks import BINARY, Support, check_positive_integer, plain_seed
 from rws_keras.errors import UserError
-from rws_keras.layers.noise import uniform_noise
+from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
 from rws_keras.models.particles import likelihood_from_sums, resample, sum_over_layers
 
 # All particles of a row are in flight at once; four rows of this many take about 500 MB.
@@ -40,7 +40,7 @@ class Scorer(tf.Module):
         fast: K of `score_fast`.
         accurate: K of `score_accurate`.
         num_completions: How many completions `impute` draws.
-        seed: Integer of 32 bits, of all noise.
+        seed: Seed of all noise: an integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
     Example:
     ```python
@@ -58,23 +58,21 @@ class Scorer(tf.Module):
         fast: int = 10,
         accurate: int = 1000,
         num_completions: int = 10,
-        seed: int = 0,
+        seed: Seed = 0,
     ):
         super().__init__(name="scorer")
         options = {"num_particles": num_particles, "fast": fast, "accurate": accurate}
         for name, value in options.items():
             if not 2 <= check_positive_integer(value, name) <= MOST_PARTICLES:
                 raise UserError(f"`{name}` must be from 2 to {MOST_PARTICLES:,}, got {value:,}.")
-        self.num_particles = num_particles
+        self.num_particles = check_positive_integer(num_particles, "num_particles")
         self.tiers = {
             "serving_default": num_particles,
             "score_fast": fast,
             "score_accurate": accurate,
         }
         self.num_completions = check_positive_integer(num_completions, "num_completions")
-        self.seed = check_integer(seed, "seed", minimum=0)
-        if self.seed >= 2**31:
-            raise UserError(f"`seed` must be below 2**31, got {seed:,}.")
+        self.seed = plain_seed(stateless_seed(None) if seed is None else seed)
         # Not an attribute that TensorFlow would follow: its variables alone are to be saved.
         self._machine = lambda: machine
         self.weights = [
@@ -211,6 +209,11 @@ class Scorer(tf.Module):
         return _by_row(sample_row, seed, results, tf.zeros_like(seed, tf.bool))
 
     def _seed(self, part: int) -> tf.Tensor:
+        two_words = isinstance(self.seed, list) or (
+            isinstance(self.seed, int) and not 0 <= self.seed < 2**31
+        )
+        if two_words:
+            return tf.random.fold_in(stateless_seed(self.seed), part)
         return tf.stack([part, self.seed])
 
     def _invalid(self, x: tf.Tensor) -> tf.Tensor:

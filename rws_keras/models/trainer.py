@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import random
 import threading
@@ -20,6 +21,10 @@ from rws_keras.models.metrics import MachineMetrics
 from rws_keras.models.particles import Statistics, statistics_of
 from rws_keras.models.progress import with_progress_bar
 from rws_keras.models.step_seeds import next_seed, seed_variable
+
+_X_ONLY = (
+    "A Helmholtz machine models the data alone: pass `x` only, without targets or sample weights."
+)
 
 
 class Trainer(keras.Model):
@@ -42,14 +47,16 @@ class Trainer(keras.Model):
         # had without an interruption.
         self.noise_seed = seed_variable(random.randrange(2**31) if seed is None else seed)
         self.statistics = MachineMetrics(num_latent_layers)
-        self.objective: Any = None
+        self._objective: Any = None
         # K of `evaluate` and `predict`.
         self.num_particles = 100
         self._has_strategy = tf.distribute.has_strategy()
         # The evaluation that is under way in a thread. It is apart from the training:
         # evaluating does not change how training goes on.
         self._thread = threading.local()
-        # Where a distribution strategy evaluates, its K and its noise are variables.
+        # Where a distribution strategy evaluates, its K and its noise are variables: one thread
+        # after the other.
+        self._evaluation_lock = threading.RLock()
         self._evaluation_particles = tf.Variable(100, trainable=False, dtype=tf.int32)
         self._evaluation_seed = seed_variable(0)
 
@@ -71,6 +78,25 @@ class Trainer(keras.Model):
         raise NotImplementedError
 
     # Compiling.
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "objective":
+            raise UserError("Change the objective by compile(optimizer, objective).")
+        super().__setattr__(name, value)
+
+    @property
+    def objective(self) -> Any:
+        """The objective that the machine is compiled with, or `None`."""
+        return self._objective
+
+    @property
+    def num_particles(self) -> int:
+        """K of `evaluate`, `predict` and the validation during `fit`."""
+        return self._num_particles
+
+    @num_particles.setter
+    def num_particles(self, value: int) -> None:
+        self._num_particles = check_positive_integer(value, "num_particles")
 
     def compile(
         self,
@@ -99,7 +125,7 @@ class Trainer(keras.Model):
         Raises:
             UserError: If the objective is not one, or does not fit the machine.
         """
-        self.num_particles = check_positive_integer(num_particles, "num_particles")
+        self.num_particles = num_particles
         self._set_objective(objective)
         # Not a dict, whose layers Keras would track a second time.
         self._compile_arguments = types.SimpleNamespace(
@@ -123,18 +149,23 @@ class Trainer(keras.Model):
             steps_per_execution=steps_per_execution,
             jit_compile=False,
         )
+        # Now, not in the first step: under a distribution strategy that one runs in replicas.
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
 
     def _set_objective(self, objective):
         if objective is not None:
-            if isinstance(objective, type) or not hasattr(objective, "gradients"):
+            is_layer = isinstance(objective, keras.layers.Layer)
+            if not is_layer or not hasattr(objective, "gradients"):
                 raise UserError(
                     "`objective` must be an rws_keras.objectives.Objective, for instance "
                     f"ReweightedWakeSleep(num_particles=5); got {objective!r}."
                 )
             objective.prepare(self)
-        if self.objective is not None:
-            self._tracker.untrack(self.objective)
-        self.objective = objective
+        if self._objective is not None:
+            # Keras does not do so where an attribute is replaced.
+            self._tracker.untrack(self._objective)
+        self._objective = objective
 
     def _join_optimizers(self, p_optimizer, q_optimizer):
         p_optimizer = keras.optimizers.get(p_optimizer)
@@ -156,7 +187,6 @@ class Trainer(keras.Model):
 
     def compile_from_config(self, config: dict) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
 
     def save_own_variables(self, store) -> None:
         store["seed_state"] = self.noise_seed.numpy()
@@ -237,8 +267,6 @@ class Trainer(keras.Model):
         """Applies the objective's gradients once."""
         x = self._unpack(data)
         noise = self.objective.noise(self, tf.shape(x)[0], next_seed(self.noise_seed))
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
         if tf.distribute.has_strategy():
             return self._learn_together(x, noise)
         return self._compiled_learn(x, noise, self.objective.current_settings)
@@ -281,15 +309,27 @@ class Trainer(keras.Model):
         return result
 
     def fit(self, x=None, *args, **kwargs) -> keras.callbacks.History:
-        """Trains the machine; arguments as in `keras.Model.fit`, without targets.
+        """Trains the machine; arguments as in `keras.Model.fit`, without targets or weights.
 
         Raises:
-            UserError: If the machine is not compiled with an objective, or arrays among
-                the data are not data of the machine's width and kind. (A `tf.data` pipeline
-                is checked batch by batch, with a `tf.errors.InvalidArgumentError`.)
+            UserError: If the machine is not compiled with an objective, arrays among the data
+                are not data of the machine's width and kind (a `tf.data` pipeline is checked
+                batch by batch, with a `tf.errors.InvalidArgumentError`), or targets or weights
+                are given.
         """
-        self._check_arrays(x, kwargs.get("validation_data"))
-        return super().fit(x, *args, **with_progress_bar(kwargs))
+        arguments = self._arguments_of(keras.Model.fit, x, *args, **kwargs)
+        self._check_arrays(x, arguments.get("validation_data"))
+        return super().fit(**with_progress_bar(arguments))
+
+    def _arguments_of(self, method, *args, **kwargs):
+        """The arguments of one of Keras's methods by name; none that would have no effect."""
+        arguments = dict(inspect.signature(method).bind(self, *args, **kwargs).arguments)
+        del arguments["self"]
+        arguments.update(arguments.pop("kwargs", {}))
+        for name in ("y", "sample_weight", "class_weight"):
+            if arguments.get(name) is not None:
+                raise UserError(f"{_X_ONLY} Got `{name}`.")
+        return arguments
 
     # Evaluating.
 
@@ -316,9 +356,10 @@ class Trainer(keras.Model):
         Returns:
             A dict or a list of floats, as in Keras.
         """
+        arguments = self._arguments_of(keras.Model.evaluate, x, *args, **kwargs)
         self._check_arrays(x)
         with Evaluating(self, num_particles, seed):
-            return super().evaluate(x, *args, **with_progress_bar(kwargs))
+            return super().evaluate(**with_progress_bar(arguments))
 
     def predict(
         self, x, *args, num_particles: int | None = None, seed: Seed = 0, **kwargs
@@ -341,6 +382,16 @@ class Trainer(keras.Model):
         self._check_arrays(x)
         with Evaluating(self, num_particles, seed):
             return super().predict(x, *args, **kwargs)
+
+    def test_on_batch(self, x, *args, **kwargs) -> dict | list:
+        """As `evaluate`, for one batch and with the compiled K."""
+        with Evaluating(self, None, 0):
+            return super().test_on_batch(x, *args, **kwargs)
+
+    def predict_on_batch(self, x) -> np.ndarray:
+        """As `predict`, for one batch and with the compiled K."""
+        with Evaluating(self, None, 0):
+            return super().predict_on_batch(x)
 
     def make_test_function(self, force: bool = False):
         """Makes the function that `evaluate` calls for each batch, or several."""
@@ -394,10 +445,7 @@ class Trainer(keras.Model):
     def _unpack(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is not None or sample_weight is not None:
-            raise UserError(
-                "A Helmholtz machine models the data alone: pass `x` only, without targets "
-                "or sample weights."
-            )
+            raise UserError(_X_ONLY)
         return self.check_data(x)
 
     def _check_arrays(self, *data):

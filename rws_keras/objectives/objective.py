@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from rws_keras.checks import check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.layers.noise import Seed, draw_noise, split_noise
 from rws_keras.models.particles import Particles
+from rws_keras.signatures import plain_arguments
 
 
 class Draws(NamedTuple):
@@ -41,7 +43,10 @@ class Objective(keras.layers.Layer):
     - `build`, to create weights of its own (a baseline network, say). They are saved with the
       machine. Trainable ones are trained with the machine, by `optimizer`, through the loss;
       others are changed in `update`, once a step;
-    - `settings`, to name the arguments that may change while the machine trains.
+    - `settings`, to check the values of arguments, also when they change.
+
+    Arguments that are plain values and kept in attributes of their names are part of the
+    configuration, and may change while the machine trains: a step is traced for each combination.
 
     Sampling is outside the gradient tape, so no gradient can flow through samples; a subclass
     with `path_gradients = True` has it inside, for latents that are reparameterised.
@@ -74,8 +79,8 @@ class Objective(keras.layers.Layer):
         "num_particles": check_positive_integer
     }
 
-    def __init__(self, num_particles: int, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, num_particles: int = 5, **kwargs):
+        super().__init__(**{"name": "objective", **kwargs})
         self.num_particles = num_particles
         self.state_shapes: tuple | None = None
 
@@ -85,9 +90,19 @@ class Objective(keras.layers.Layer):
         super().__setattr__(name, value)
 
     @property
-    def current_settings(self) -> tuple:
-        """The values of the settings: steps are traced once for each combination."""
-        return tuple(getattr(self, name) for name in self.settings)
+    def current_settings(self) -> str:
+        """The values that a step depends on: it is traced once for each combination.
+
+        They are the settings, and whatever else is a plain value in a public attribute.
+        """
+        return repr(
+            [
+                (name, value)
+                for name, value in vars(self).items()
+                if name in self.settings
+                or (isinstance(value, bool | int | float | str | np.generic) and name[0] != "_")
+            ]
+        )
 
     def check_settings(self) -> None:
         """Raises a `UserError` if the settings contradict each other; before each tracing."""
@@ -109,8 +124,8 @@ class Objective(keras.layers.Layer):
         """
         state_shapes = tuple((None, units) for units in machine.p.units)
         if self.state_shapes is None:
-            self.state_shapes = state_shapes
             self.build(state_shapes)
+            self.state_shapes = state_shapes
         elif self.state_shapes != state_shapes:
             raise UserError(
                 f"Objective '{self.name}' was built for a machine of {self.state_shapes}, it "
@@ -124,13 +139,19 @@ class Objective(keras.layers.Layer):
                     f"layers {', '.join(discrete)} do not have. Use Gaussian latents, or an "
                     "objective for discrete ones such as ReweightedWakeSleep."
                 )
-        own = [variable for variable in self.variables if not variable.trainable]
+        # Its own, not those of networks inside, such as the moving averages of a normalisation.
+        own = self._non_trainable_variables
         if own and type(self).update is Objective.update:
             raise UserError(
                 f"{type(self).__name__} has weights that are not trained "
                 f"({', '.join(variable.name for variable in own)}) and does not override "
                 "`update`, so they would never change."
             )
+
+        if self._layers or self.variables:
+            # Once through: networks inside build themselves, and what is wrong comes to light.
+            x = tf.zeros([1, machine.visible_units])
+            self.gradients(machine, x, self.noise(machine, 1, seed=0))
 
     def noise_shapes(self, machine, num_data: int | tf.Tensor) -> dict:
         """Shapes of the uniform noise of one step, by what it is for: the particles'."""
@@ -204,13 +225,33 @@ class Objective(keras.layers.Layer):
         with tf.GradientTape() as tape:
             if draws is None:
                 draws = self.draw(machine, x, named)
-            loss, particles = self.loss(machine, x, draws)
+            loss, particles = self._checked_loss(machine, x, draws)
+        self._check_tracked(machine, tape.watched_variables())
         gradients = tape.gradient(loss, variables)
         self._check_own_weights(machine.trainable_variables, gradients)
         return [
             tf.zeros_like(variable) if gradient is None else tf.convert_to_tensor(gradient)
             for variable, gradient in zip(variables, gradients, strict=True)
         ], particles
+
+    def _checked_loss(self, machine, x, draws):
+        result = self.loss(machine, x, draws)
+        if not isinstance(result, tuple) or len(result) != 2 or result[0].shape.rank != 0:
+            raise UserError(
+                f"`loss` of {type(self).__name__} must return a scalar and the particles."
+            )
+        return result
+
+    def _check_tracked(self, machine, watched):
+        """Refuses variables that Keras does not know of: they are neither trained nor saved."""
+        tracked = {id(variable.value) for variable in (*machine.variables, *self.variables)}
+        for variable in watched:
+            if id(variable) not in tracked:
+                raise UserError(
+                    f"The variable '{variable.name}' of shape {variable.shape} is not a weight of "
+                    f"the machine or of {type(self).__name__}: it would be neither trained nor "
+                    "saved. Create it by `add_weight` in `build` or `_build`."
+                )
 
     def _check_own_weights(self, variables, gradients):
         own = {id(variable) for variable in self.trainable_variables}
@@ -222,13 +263,19 @@ class Objective(keras.layers.Layer):
                     "loss, or make it non-trainable and change it in `update`."
                 )
 
-    def get_build_config(self) -> None:
-        """Nothing: a machine builds its objective when it is compiled."""
+    def get_build_config(self) -> dict | None:
+        return None if self.state_shapes is None else {"state_shapes": self.state_shapes}
+
+    def build_from_config(self, config: dict) -> None:
+        state_shapes = tuple(tuple(shape) for shape in config["state_shapes"])
+        self.build(state_shapes)
+        self.state_shapes = state_shapes
 
     def get_config(self) -> dict:
-        """The constructor's arguments."""
+        """The constructor's arguments, those of a subclass too where they are plain values."""
         return {
             **super().get_config(),
+            **plain_arguments(self, Objective),
             **{name: getattr(self, name) for name in self.settings},
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from rws_keras.checks import check_number, check_positive_integer
@@ -14,7 +15,7 @@ from rws_keras.objectives.objective import Draws, Objective, register
 
 
 def _check_scale(scale: Any, name: str) -> bool | float:
-    return scale if isinstance(scale, bool) else check_number(scale, name)
+    return bool(scale) if isinstance(scale, bool | np.bool_) else check_number(scale, name)
 
 
 def _check_optional_number(number: object, name: str) -> int | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 
 import keras
 
 from rws_keras.errors import UserError
+from rws_keras.signatures import constructor_arguments
 from rws_keras.suggestions import unknown
-
-_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def optimizers() -> dict[str, type]:
@@ -36,16 +34,7 @@ def check_arguments(what: str, cls: type, arguments: Iterable[str]) -> None:
     Raises:
         ValueError: If the constructor has no argument of a name.
     """
-    known: list[str] = []
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        known += [each.name for each in parameters if each.kind in _NAMED]
-        # What it does not name itself, it hands to its base class.
-        if all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in parameters):
-            break
-    known = [name for name in dict.fromkeys(known) if name != "self"]
+    known = constructor_arguments(cls)
     for name in arguments:
         if name not in known:
             raise UserError(f"{what}: {unknown('argument', name, known)}")

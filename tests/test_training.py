@@ -329,7 +329,7 @@ def test_unknown_recipe_names_the_nearest():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("epochs = 4", "epochs = 0", "epochs: Input should be greater than 0"),
+        ("epochs = 4", "epochs = 0", "epochs: `epochs` must be a positive integer, got 0."),
         ("epochs = 4", "epoch = 4", "epoch: Unknown key 'epoch'; .* Did you mean 'epochs'?"),
         ("latents =", "latent =", "model.latent: Unknown key 'latent'; .*mean 'latents'?"),
         (
@@ -346,6 +346,20 @@ def test_unknown_recipe_names_the_nearest():
         ('schedule = "cosine"', "options = {beta1 = 0.5}", "Unknown argument 'beta1'; .*'beta_1'?"),
         ('schedule = "cosine"', "options = {learning_rate = 1.0}", "beside `options`"),
         ("epochs = 4", "epochs = ", "line 3"),
+        # Integers are what they are everywhere in the library.
+        ("epochs = 4", "epochs = true", "epochs: .*positive integer, got True."),
+        ("batch_size = 100", "batch_size = 10.0", "batch_size: .*positive integer, got 10.0."),
+        ("seed = 3", 'seed = "1"', "seed: .*an integer of at least 0, got '1'."),
+        ("seed = 3", "seed = false", "seed: .*an integer of at least 0, got False."),
+        ("seed = 3", "seed = -1", "seed: .*an integer of at least 0, got -1."),
+        ("seed = 3", "seed = 2147483648", "seed: .*less than 2147483648"),
+        ("seed = 3", "patience = true", "patience: .*positive integer, got True."),
+        ("latents = [10, 5]", "latents = [10, true]", "model.latents.1: .*got True."),
+        ("latents = [10, 5]", 'latents = ["4"]', "model.latents.0: .*got '4'."),
+        ("latents = [10, 5]", "latents = [4.0]", "model.latents.0: .*got 4.0."),
+        ("num_particles = 20", "num_particles = true", "evaluation.num_particles: .*got True."),
+        ("num_particles = 20", "batch_size = 5.0", "evaluation.batch_size: .*got 5.0."),
+        ("n_particles = 5", "n_particles = 5.0", "evaluation.validation_particles: .*got 5.0."),
     ],
 )
 def test_bad_recipes(tiny, old, new, message):

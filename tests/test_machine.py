@@ -388,6 +388,7 @@ def test_wake_sleep_config():
     assert (copy.num_particles, copy.wake_q, copy.sleep_q) == (1, False, 0.5)
 
 
+@pytest.mark.slow
 def test_seeds_of_64_bits_are_taken(binary):
     machine = HelmholtzMachine.from_sizes(6, [3], seed=2**40 + 1)
     machine.compile("adam", ReweightedWakeSleep(2))

@@ -91,6 +91,7 @@ def test_particle_schedule(binary):
         ParticleSchedule({0: 0})
 
 
+@pytest.mark.slow
 def test_evaluating_with_another_k_traces_nothing_anew(binary):
     machine, x = make(), binary(30, 8)
 

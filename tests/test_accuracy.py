@@ -35,6 +35,7 @@ def test_the_most_particles_are_a_limit(binary):
     assert np.isnan(one.standard_error).all()
 
 
+@pytest.mark.slow
 def test_stopping_makes_the_estimate_too_low():
     """What the docstring says, measured: unbiased without stopping, too low with it."""
     # One latent unit: x is likely if it is on, and Q draws that once in fifty times. A row that

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import slow_except
 from tensorboard.plugins.hparams import metadata
 
 from rws_keras import HelmholtzMachine
@@ -29,7 +30,7 @@ def events(directory):
     return found
 
 
-@pytest.fixture(scope="module", params=["sbn", "nade"])
+@pytest.fixture(scope="module", params=slow_except(["sbn"], ["sbn", "nade"]))
 def logs(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("logs")
     x = (np.random.default_rng(0).random((40, 12)) < 0.4).astype(np.uint8)

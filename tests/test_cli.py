@@ -58,6 +58,7 @@ def loaded_by(directory, *arguments):
     return set(done.stderr.split()), done.stdout
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_help_does_not_wait_for_tensorflow(words, tmp_path):
     modules, shown = loaded_by(tmp_path, *words, "--help")
@@ -66,6 +67,7 @@ def test_help_does_not_wait_for_tensorflow(words, tmp_path):
     assert not modules & {"tensorflow", "keras", "numpy", "rws_keras.models"}
 
 
+@pytest.mark.processes
 def test_nor_does_it_as_a_module():
     # At this level of notices the program does not keep standard error from Python either.
     variables = {"PYTHONPROFILEIMPORTTIME": "1", "TF_CPP_MIN_LOG_LEVEL": "0"}
@@ -75,6 +77,7 @@ def test_nor_does_it_as_a_module():
     assert not modules & {"tensorflow", "keras", "numpy", "rws_keras.models"}
 
 
+@pytest.mark.processes
 def test_a_command_imports_what_it_needs(tmp_path):
     modules, shown = loaded_by(tmp_path, "data", "digits")
     assert "64 binary variables" in shown
@@ -88,6 +91,7 @@ def test_all_commands_are_there():
     assert expected <= {" ".join(words) for words in commands()}
 
 
+@pytest.mark.processes
 def test_a_script_gets_the_whole_library_at_once(tmp_path):
     """Keras finds the registered classes of a saved machine, which the script never names."""
     machine = rws_keras.HelmholtzMachine.from_sizes(4, [2])
@@ -99,6 +103,7 @@ def test_a_script_gets_the_whole_library_at_once(tmp_path):
     assert subprocess.check_output([sys.executable, "script.py"], **options) == "[2]\n"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["rws-keras", "rws-keras.exe", "rws-keras-script.py"])
 def test_the_program_gets_it_at_first_use(tmp_path, name):
     (tmp_path / name).write_text(
@@ -228,6 +233,7 @@ def test_nothing_is_written_where_nobody_expects_it(tmp_path, monkeypatch):
 # Ctrl-C.
 
 
+@pytest.mark.processes
 def test_ctrl_c_while_tensorflow_is_imported(tmp_path):
     # Where the tests run in the background, SIGINT is ignored, and a child would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -330,17 +336,20 @@ def directory(tmp_path_factory):
     return directory
 
 
+@pytest.mark.processes
 def test_evaluating_and_sampling(directory):
     shown = quiet("evaluate", "runs/tiny-0", "--num-particles", 7, cwd=directory)
     assert re.search(r"test .* 7 +300", shown)
     assert "Wrote 4 samples" in quiet("sample", "runs/tiny-0", "--num-samples", 4, cwd=directory)
 
 
+@pytest.mark.processes
 def test_verifying_the_presets_that_come_with_the_library(directory):
     assert "as listed" in quiet("zoo", "verify", PRESET, cwd=directory)
     assert not (directory / "zoo").exists()
 
 
+@pytest.mark.processes
 def test_a_terminal_sees_no_notices_either(directory):
     screen, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -358,6 +367,7 @@ def test_a_terminal_sees_no_notices_either(directory):
     os.close(screen)
 
 
+@pytest.mark.processes
 def test_who_asks_for_notices_gets_them(directory):
     options = {"cwd": directory, "env": program.environment(TF_CPP_MIN_LOG_LEVEL="0")}
     assert "InitializeLog" in program.run("recipes", **options).stderr
@@ -388,6 +398,7 @@ def stop(process):
     assert (process.returncode, out) == (0, "")
 
 
+@pytest.mark.processes
 def test_serving_and_scoring(directory):
     port = free_port()
     process, said = serve(directory, "models", port)
@@ -404,6 +415,7 @@ def test_serving_and_scoring(directory):
         stop(process)
 
 
+@pytest.mark.processes
 def test_serving_an_empty_directory(directory, tmp_path):
     process, said = serve(directory, tmp_path, 0)
     try:

@@ -16,6 +16,13 @@ PACKAGE = Path(rws_keras.__file__).parent
 
 # Needs a server: the tests of the client do what it shows.
 ELSEWHERE = {"serving/client.py:Client"}
+# Those that train.
+SLOW = {
+    "callbacks/divergence.py:StopOnDivergence",
+    "callbacks/schedule.py:ParticleSchedule",
+    "callbacks/tensorboard.py:TensorBoard",
+    "models/helmholtz_machine.py:HelmholtzMachine",
+}
 
 
 def examples():
@@ -28,7 +35,9 @@ def examples():
                     name = f"{path.relative_to(PACKAGE)}:{getattr(node, 'name', '')}"
                     if name in ELSEWHERE:
                         continue
-                    yield pytest.param(dedent(block), id=f"{name}:{number}" if number else name)
+                    marks = [pytest.mark.slow] if name in SLOW else []
+                    name = f"{name}:{number}" if number else name
+                    yield pytest.param(dedent(block), id=name, marks=marks)
 
 
 EXAMPLES = list(examples())

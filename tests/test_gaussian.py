@@ -224,6 +224,7 @@ def test_path_gradients_need_reparameterised_latents():
         machine.compile("adam", ELBO(1))
 
 
+@pytest.mark.slow
 def test_a_variational_autoencoder_learns(binary):
     # As for the binary machine: pairs of units that agree, 6 log 2 = 4.16 nats at best.
     x = np.repeat(binary(1000, 6, probability=0.5), 2, axis=1)

@@ -11,6 +11,7 @@ from exact import (
     exact_posterior,
     tiny_machine,
 )
+from marks import slow_except
 
 from rws_keras import HelmholtzMachine
 from rws_keras.models.particles import resample
@@ -132,7 +133,7 @@ def test_wake_updates_converge_as_k_grows(family, update):
     assert np.abs(z).max() < 6
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(["dsbn"], FAMILIES))
 def test_sleep_update_is_its_expectation_over_dreams(family):
     # 40 steps of 20,000 dreams: |t| > 6 with 39 degrees has probability 5e-7.
     machine = tiny_machine(family, family, seed=1)

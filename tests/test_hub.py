@@ -15,6 +15,8 @@ import pytest
 from rws_keras import HelmholtzMachine, PresetError
 from rws_keras.models import preset_files, pretrained
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[1]
 PRESET = ROOT / "zoo" / "digits-sbn-64-32"
 TOKEN = "hf_of_the_owner"

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import slow_except
 from tensorflow.python.eager import context
 
 import rws_keras
@@ -56,7 +57,7 @@ def test_log_weights_do_not_depend_on_who_else_reads_their_terms(kept):
     np.testing.assert_array_equal(weigh(parameters)[0], first + second + third)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(["sbn"], FAMILIES))
 def test_all_sums_have_a_fixed_order(family, binary):
     x = binary(20, 6)
     machine = rws_keras.HelmholtzMachine.from_sizes(6, [5, 4, 3], p=family, q=family)

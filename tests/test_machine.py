@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from exact import FAMILIES, all_latents, exact_posterior, randomize, tiny_machine
+from marks import slow_except
 
 from rws_keras import HelmholtzMachine, layers
 from rws_keras.models.particles import statistics_of
@@ -35,7 +36,7 @@ def test_from_sizes_builds_the_stacks():
     assert options.p_layers[0].hidden_units == 5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(["sbn", "dsbn"], FAMILIES))
 def test_shapes(family, binary):
     machine = make(p=family, q=family)
     x = binary(6, 12)
@@ -131,6 +132,7 @@ def test_int_seeds_do_not_depend_on_earlier_draws(binary):
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.slow
 def test_evaluating_does_not_change_how_training_goes_on(binary):
     x = binary(20, 12)
     weights = []
@@ -196,7 +198,7 @@ def test_one_particle_has_no_standard_error(binary):
     np.testing.assert_allclose(estimate.effective_sample_size, 1.0, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(["sbn", "dsbn"], FAMILIES))
 def test_posterior_means_equal_enumeration(family):
     # Self-normalised importance sampling with K = 40,000 in chunks: z-scores from the
     # spread over 50 repetitions; |z| > 5 for one of ten has a false-alarm rate of 6e-6
@@ -256,6 +258,7 @@ def test_training_learns(binary):
     assert result["log_likelihood"] > -5.0
 
 
+@pytest.mark.slow
 def test_separate_optimizers_update_their_own_stack(binary):
     machine = make()
     before = [v.numpy() for layer in machine.q_layers for v in layer.variables]
@@ -385,6 +388,7 @@ def test_wake_sleep_config():
     assert (copy.num_particles, copy.wake_q, copy.sleep_q) == (1, False, 0.5)
 
 
+@pytest.mark.slow
 def test_seeds_of_64_bits_are_taken(binary):
     machine = HelmholtzMachine.from_sizes(6, [3], seed=2**40 + 1)
     machine.compile("adam", ReweightedWakeSleep(2))

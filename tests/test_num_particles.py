@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from exact import tiny_machine
+from marks import slow_except
 
 from rws_keras import HelmholtzMachine
 from rws_keras.callbacks import ParticleSchedule
@@ -29,7 +30,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", slow_except(["eager"], WAYS))
 def test_a_changed_k_takes_effect_with_the_next_step(way, binary):
     x = binary(40, 8)
     machine = make(3, **WAYS[way])
@@ -90,6 +91,7 @@ def test_particle_schedule(binary):
         ParticleSchedule({0: 0})
 
 
+@pytest.mark.slow
 def test_evaluating_with_another_k_traces_nothing_anew(binary):
     machine, x = make(), binary(30, 8)
 
@@ -130,6 +132,7 @@ def test_evaluation_leaves_k_as_it_was(binary):
     assert results == [100, 7, 100]
 
 
+@pytest.mark.slow
 def test_threads_with_different_k(binary):
     machine, x = make(), binary(60, 8)
     expected = {

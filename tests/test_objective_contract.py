@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from exact import tiny_machine
+from marks import slow_except
 from test_callbacks import events
 
 from rws_keras import HelmholtzMachine, Particles
@@ -42,7 +43,7 @@ def trained(objective, binary, **arguments):
     return machine
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", slow_except([False], [False, True]))
 def test_its_weights_are_trained_and_updated_with_the_step(binary, jit_compile):
     objective = WithBaseline(3)
     machine = trained(objective, binary, jit_compile=jit_compile)

@@ -198,6 +198,7 @@ def test_a_failure_that_stays_is_told(server, tmp_path, monkeypatch, fault, mess
     assert np.isfinite(scores(HelmholtzMachine.from_preset(NAME))).all()
 
 
+@pytest.mark.slow
 def test_other_sockets_of_the_process_keep_their_timeout(server):
     """Those of a server, say, that downloads a preset in one of its threads."""
     server.faults = {name: ["slow"] for name in ("index.json", "preset.json", WEIGHTS)}

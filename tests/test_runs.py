@@ -142,6 +142,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(run, machine):
     run.best_machine()
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_logs(tmp_path):
     run = Run.create(tmp_path / "run", recipe_of())
     with (

@@ -53,6 +53,7 @@ with Interruption():
 """
 
 
+@pytest.mark.processes
 def test_ctrl_c_is_answered_at_once_and_the_second_quits():
     process = start(LONG)
     assert process.stdout.readline() == "ready\n"
@@ -139,6 +140,8 @@ print(json.dumps(result))
 """
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("when", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_whose_evaluation_is_interrupted(tmp_path, when):
     evaluation = {"batch_size": 10}
@@ -166,6 +169,7 @@ def test_a_run_whose_evaluation_is_interrupted(tmp_path, when):
     assert run.metrics["evaluations"] == [interrupted]
 
 
+@pytest.mark.slow
 def test_a_resumed_training_does_not_count_the_compilation_for_the_time_left(binary):
     class SlowStart(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):

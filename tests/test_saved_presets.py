@@ -217,6 +217,7 @@ def test_another_name_and_seed():
     assert plain.name != "other"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load_weights", [False, True])
 def test_another_seed_seeds_the_noise(binary, load_weights):
     """The weights hold the noise's state, and must not undo the seed."""

@@ -101,6 +101,7 @@ def finished(tmp_path_factory):
     return directory / "run"
 
 
+@pytest.mark.slow
 def test_a_run_directory_holds_what_it_should(finished):
     run = Run.open(finished)
     assert run.recipe.dataset == "digits"
@@ -125,6 +126,7 @@ def test_a_run_directory_holds_what_it_should(finished):
     assert not list(finished.rglob("*partial*"))
 
 
+@pytest.mark.slow
 def test_the_best_machine_is_the_one_of_the_best_epoch(finished):
     run = Run.open(finished)
     machine = run.best_machine()
@@ -229,6 +231,7 @@ def copy_of(run, tmp_path):
     return Run.open(tmp_path / "copy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["machine.keras", "state.json"])
 def test_a_damaged_checkpoint_says_what_to_do(finished, tmp_path, damage):
     run = copy_of(finished, tmp_path)
@@ -238,6 +241,7 @@ def test_a_damaged_checkpoint_says_what_to_do(finished, tmp_path, damage):
         latest(run)
 
 
+@pytest.mark.slow
 def test_a_damaged_best_machine(finished, tmp_path):
     run = copy_of(finished, tmp_path)
     run.best.write_bytes(b"not a Keras file")
@@ -245,6 +249,7 @@ def test_a_damaged_best_machine(finished, tmp_path):
         invoke("evaluate", run.path)
 
 
+@pytest.mark.slow
 def test_evaluate_adds_to_the_metrics(finished, tmp_path):
     run = copy_of(finished, tmp_path)
     invoke("evaluate", run.path, "--num-particles", 7, "--split", "train")
@@ -257,6 +262,7 @@ def test_evaluate_adds_to_the_metrics(finished, tmp_path):
         invoke("evaluate", run.path, "--split", "tests")
 
 
+@pytest.mark.slow
 def test_sample_writes_a_grid(finished, tmp_path):
     invoke("sample", finished, "--num-samples", 9, "--to", tmp_path / "grid.png")
     image = tf.io.decode_png((tmp_path / "grid.png").read_bytes())
@@ -265,6 +271,7 @@ def test_sample_writes_a_grid(finished, tmp_path):
     assert image.shape[0] % enlarged == 0
 
 
+@pytest.mark.slow
 def test_report_keeps_the_figures(finished, tmp_path):
     path = reporting.report(Run.open(finished), tmp_path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["run.json", "run.png"]
@@ -301,6 +308,7 @@ def test_early_stopping_keeps_its_count_over_a_resumption(tiny, tmp_path, monkey
     assert run.metrics["epoch"] == 3
 
 
+@pytest.mark.slow
 def test_starting_over_an_existing_run_is_refused(finished, tiny):
     with pytest.raises(ValueError, match=r"holds a run already.*--resume.*--run-dir"):
         invoke("fit", tiny, "--run-dir", finished)
@@ -329,7 +337,7 @@ def test_unknown_recipe_names_the_nearest():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("epochs = 4", "epochs = 0", "epochs: Input should be greater than 0"),
+        ("epochs = 4", "epochs = 0", "epochs: `epochs` must be a positive integer, got 0."),
         ("epochs = 4", "epoch = 4", "epoch: Unknown key 'epoch'; .* Did you mean 'epochs'?"),
         ("latents =", "latent =", "model.latent: Unknown key 'latent'; .*mean 'latents'?"),
         (
@@ -346,6 +354,20 @@ def test_unknown_recipe_names_the_nearest():
         ('schedule = "cosine"', "options = {beta1 = 0.5}", "Unknown argument 'beta1'; .*'beta_1'?"),
         ('schedule = "cosine"', "options = {learning_rate = 1.0}", "beside `options`"),
         ("epochs = 4", "epochs = ", "line 3"),
+        # Integers are what they are everywhere in the library.
+        ("epochs = 4", "epochs = true", "epochs: .*positive integer, got True."),
+        ("batch_size = 100", "batch_size = 10.0", "batch_size: .*positive integer, got 10.0."),
+        ("seed = 3", 'seed = "1"', "seed: .*an integer of at least 0, got '1'."),
+        ("seed = 3", "seed = false", "seed: .*an integer of at least 0, got False."),
+        ("seed = 3", "seed = -1", "seed: .*an integer of at least 0, got -1."),
+        ("seed = 3", "seed = 2147483648", "seed: .*less than 2147483648"),
+        ("seed = 3", "patience = true", "patience: .*positive integer, got True."),
+        ("latents = [10, 5]", "latents = [10, true]", "model.latents.1: .*got True."),
+        ("latents = [10, 5]", 'latents = ["4"]', "model.latents.0: .*got '4'."),
+        ("latents = [10, 5]", "latents = [4.0]", "model.latents.0: .*got 4.0."),
+        ("num_particles = 20", "num_particles = true", "evaluation.num_particles: .*got True."),
+        ("num_particles = 20", "batch_size = 5.0", "evaluation.batch_size: .*got 5.0."),
+        ("n_particles = 5", "n_particles = 5.0", "evaluation.validation_particles: .*got 5.0."),
     ],
 )
 def test_bad_recipes(tiny, old, new, message):

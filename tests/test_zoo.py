@@ -196,6 +196,7 @@ def test_what_cannot_be_published_is_told(run, tmp_path):
     assert not (tmp_path / "some").exists()
 
 
+@pytest.mark.processes
 def test_a_zoo_holds_published_presets_only(zoo, run):
     pretrained.save(HelmholtzMachine.from_sizes(4, [3]), zoo / "saved")
     before = (zoo / "index.json").read_bytes()
@@ -205,6 +206,7 @@ def test_a_zoo_holds_published_presets_only(zoo, run):
     assert (zoo / "index.json").read_bytes() == before
 
 
+@pytest.mark.processes
 def test_what_is_generated_can_be_generated_anew(zoo):
     def content():
         return {path: path.read_bytes() for path in zoo.rglob("*") if path.is_file()}

@@ -6,22 +6,24 @@ import json
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import keras
 import tensorflow as tf
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from rws_keras import HelmholtzMachine, datasets, resources
+from rws_keras.checks import check_integer, check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.objectives import OBJECTIVES, Objective
 from rws_keras.suggestions import unknown
@@ -30,6 +32,19 @@ from rws_keras.training.arguments import check_arguments, optimizers
 RECIPES = resources.folder("recipes")
 
 Family = str | dict[str, Any]
+
+
+def _positive(value: Any, info: ValidationInfo) -> int:
+    return check_positive_integer(value, str(info.field_name))
+
+
+def _not_negative(value: Any, info: ValidationInfo) -> int:
+    return check_integer(value, str(info.field_name), minimum=0)
+
+
+# Pydantic's own integers may be given as true, "1" or 1.0; the rest of the library refuses these.
+PositiveInteger = Annotated[int, BeforeValidator(_positive)]
+Seed = Annotated[int, BeforeValidator(_not_negative), Field(lt=2**31)]
 
 # What Keras and TensorFlow raise for arguments that they do not take.
 _WRONG_ARGUMENTS = (
@@ -47,7 +62,7 @@ class _Section(BaseModel):
 class ModelRecipe(_Section):
     """Arguments of `HelmholtzMachine.from_sizes`."""
 
-    latents: list[PositiveInt] = Field(min_length=1)
+    latents: list[PositiveInteger] = Field(min_length=1)
     p: Family | list[Family] = "sbn"
     q: Family | list[Family] = "sbn"
     prior: Family | None = None
@@ -105,9 +120,9 @@ class OptimizerRecipe(_Section):
 class EvaluationRecipe(_Section):
     """How likelihoods are estimated: during the run, and at its end."""
 
-    validation_particles: PositiveInt = 100
-    num_particles: PositiveInt = 1000
-    batch_size: PositiveInt = 100
+    validation_particles: PositiveInteger = 100
+    num_particles: PositiveInteger = 1000
+    batch_size: PositiveInteger = 100
 
 
 class Recipe(_Section):
@@ -119,10 +134,10 @@ class Recipe(_Section):
     objective: dict[str, Any] = {"name": "reweighted_wake_sleep"}
     optimizer: OptimizerRecipe = OptimizerRecipe()
     q_optimizer: OptimizerRecipe | None = None
-    epochs: PositiveInt
-    batch_size: PositiveInt = 100
-    seed: int = Field(0, ge=0, lt=2**31)
-    patience: PositiveInt | None = Field(
+    epochs: PositiveInteger
+    batch_size: PositiveInteger = 100
+    seed: Seed = 0
+    patience: PositiveInteger | None = Field(
         None, description="Stop after so many epochs without a better validation likelihood."
     )
     evaluation: EvaluationRecipe = EvaluationRecipe()

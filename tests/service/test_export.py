@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import slow_except
 from rich.console import Console
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
@@ -228,7 +229,10 @@ def test_names_that_lead_elsewhere_are_refused(name, tmp_path):
 QUICK = {"fast": 2, "num_particles": 2, "accurate": 2}
 
 
-@pytest.mark.parametrize("source", ["{}", "{}/", "~/presets/{}", "presets/{}", "./presets/{}/"])
+@pytest.mark.parametrize(
+    "source",
+    slow_except(["~/presets/{}"], ["{}", "{}/", "~/presets/{}", "presets/{}", "./presets/{}/"]),
+)
 def test_a_preset_is_exported_by_its_path(source, tmp_path, monkeypatch):
     shutil.copytree(resources.folder("zoo") / PRESET, tmp_path / "presets" / PRESET)
     monkeypatch.chdir(tmp_path if "presets" in source else tmp_path / "presets")
@@ -263,6 +267,7 @@ def finished(tmp_path_factory):
     return run.path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("directory", "name", "model"),
     [
@@ -281,6 +286,7 @@ def test_a_run_of_any_name_is_exported(finished, directory, name, model, tmp_pat
     assert card.startswith(f"# {model}\n")
 
 
+@pytest.mark.slow
 def test_a_run_whose_name_no_model_can_have_is_refused(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "the best one")
     with pytest.raises(ValueError, match=r"'the best one' cannot.*--name"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from exact import FAMILIES, all_vectors, exact_log_likelihood, tiny_machine
+from marks import slow_except
 
 from rws_keras import HelmholtzMachine
 from rws_keras.models.scorer import Scorer
@@ -32,7 +33,7 @@ def by_seed(scorer, function, *arguments):
         yield traced(*map(tf.constant, arguments))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(["sbn", "dsbn"], FAMILIES))
 def test_scores_are_unbiased_for_each_row(family):
     machine = tiny_machine(family, family, seed=1, scale=SCALE)
     x = all_vectors(4)
@@ -42,7 +43,7 @@ def test_scores_are_unbiased_for_each_row(family):
     assert np.abs(z).max() < LARGEST_Z
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(["sbn"], FAMILIES))
 def test_likelihood_of_what_was_observed_is_unbiased(family):
     machine = tiny_machine(family, "sbn", seed=2, scale=SCALE)
     x = all_vectors(4)
@@ -55,7 +56,7 @@ def test_likelihood_of_what_was_observed_is_unbiased(family):
     assert np.abs(z_scores(np.exp(found), exact)).max() < LARGEST_Z
 
 
-@pytest.mark.parametrize("family", ["sbn", "nade"])
+@pytest.mark.parametrize("family", slow_except(["sbn"], ["sbn", "nade"]))
 def test_completions_follow_the_conditional_distribution(family):
     machine = tiny_machine(family, "sbn", seed=3, scale=SCALE)
     x, mask = np.float32([[1, 0, 0, 1]]), np.float32([[1, 0, 0, 1]])
@@ -77,6 +78,7 @@ def test_completions_follow_the_conditional_distribution(family):
         assert np.abs(z).max() < LARGEST_Z
 
 
+@pytest.mark.slow
 def test_posterior_and_reconstruction_are_those_of_the_machine():
     machine = tiny_machine("sbn", "sbn", seed=4, scale=SCALE)
     x = all_vectors(4)
@@ -100,7 +102,7 @@ def test_scores_are_those_of_the_machine_driven_by_the_same_noise():
     np.testing.assert_allclose(scorer.score(x, 30)["log_likelihood"], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(["sbn"], FAMILIES))
 def test_a_row_scores_the_same_in_every_batch(family, binary):
     machine = tiny_machine(family, family, seed=6)
     functions = Scorer(machine, num_particles=50).signatures()

@@ -244,7 +244,9 @@ class Objective(keras.layers.Layer):
 
     def _check_tracked(self, machine, watched):
         """Refuses variables that Keras does not know of: they are neither trained nor saved."""
-        tracked = {id(variable.value) for variable in (*machine.variables, *self.variables)}
+        values = [variable.value for variable in (*machine.variables, *self.variables)]
+        # Under a distribution strategy a variable has a copy for each replica of this process.
+        tracked = {id(copy) for value in values for copy in (value, *getattr(value, "values", ()))}
         for variable in watched:
             if id(variable) not in tracked:
                 raise UserError(

@@ -24,7 +24,8 @@ from benchmarks import (
     tables,
     train_step,
 )
-from rws_keras.training.run import provenance, read_json, write_json
+from rws_keras.files import read_json, write_json
+from rws_keras.training.run import provenance
 
 RESULTS = Path(__file__).with_name("results.json")
 SECTIONS = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,20 +16,22 @@ from pathlib import Path
 
 from rws_keras.errors import UserError
 
-_ADVICE = {
+# What to do about an error of the operating system.
+ADVICE = {
     **dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
         "Free some space on this disk, or choose a directory on another one.",
     ),
     **dict.fromkeys(
         (errno.EACCES, errno.EPERM, errno.EROFS),
-        "Choose a directory that you may write to, or change its permissions.",
+        "Change its permissions, or choose another path.",
     ),
-    errno.ENOENT: "Create its directory first, or correct the path.",
+    errno.ENOENT: "Check the path. Create its directory first if it is to be written.",
     **dict.fromkeys(
         (errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
         "A file has the name of a directory, or a directory that of a file: choose another path.",
     ),
+    errno.ENAMETOOLONG: "Choose a shorter path.",
 }
 
 
@@ -121,8 +124,31 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        advice = _ADVICE.get(error.errno or 0, "What was there before is unchanged.")
+        advice = ADVICE.get(error.errno or 0, "What was there before is unchanged.")
         raise UserError(f"{os.fspath(path)} cannot be written: {reason}. {advice}") from error
+
+
+def read_json(path: Path) -> dict:
+    """Reads a JSON object.
+
+    Raises:
+        UserError: If the file cannot be read, or does not hold one.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} cannot be read: it does not hold a JSON object.")
+    return content
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes JSON; the file is replaced only once the new one is complete."""
+    with replace_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _temporary(path: Path) -> Path:

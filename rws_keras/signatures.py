@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from rws_keras.errors import UserError
+from rws_keras.suggestions import unknown
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _PLAIN = bool | int | float | str | None | np.generic
 
 
 def constructor_arguments(cls: type) -> list[str]:
-    """Names of the arguments of a class, with those that it hands on to its base classes."""
+    """Names of the arguments of a class, with those that it hands on to its base classes.
+
+    What a class of ours hands on to Keras itself (`name`, `dtype`) is left out.
+    """
     names: list[str] = []
     for base in cls.__mro__:
+        if _is_of_keras(base) and not _is_of_keras(cls):
+            break
         if "__init__" not in vars(base):
             continue
         parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
@@ -24,6 +31,30 @@ def constructor_arguments(cls: type) -> list[str]:
         if all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in parameters):
             break
     return list(dict.fromkeys(names))
+
+
+def check_arguments(
+    what: str, cls: type, arguments: Iterable[str], besides: Iterable[str] = ()
+) -> None:
+    """Checks the names of arguments for a class's constructor.
+
+    Args:
+        what: What is constructed, for the message.
+        cls: The class.
+        arguments: The names.
+        besides: Names that are not the user's to give.
+
+    Raises:
+        UserError: If the constructor has no argument of a name.
+    """
+    known = [name for name in constructor_arguments(cls) if name not in besides]
+    for name in arguments:
+        if name not in known:
+            raise UserError(f"{what}: {unknown('argument', name, known)}")
+
+
+def _is_of_keras(cls: type) -> bool:
+    return cls.__module__.split(".")[0] == "keras"
 
 
 def plain_arguments(instance: Any, base: type) -> dict[str, Any]:

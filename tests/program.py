@@ -9,6 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+# The least that a recipe says.
+RECIPE = '{"dataset": "digits", "epochs": 1, "model": {"latents": [5]}}'
+
 
 def install(directory: Path) -> Path:
     """Writes the program into a directory, and returns its path."""

@@ -4,24 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from exact import FAMILIES
+from graphs import optimized_graphs
 from marks import slow_except
-from tensorflow.python.eager import context
 
 import rws_keras
 from rws_keras.models.particles import Particles
-
-FAMILIES = ["sbn", "dsbn", "arsbn", "nade"]
-
-
-def optimized_graphs(call):
-    """The graphs that TensorFlow runs during a call, after its graph optimizer."""
-    context.enable_graph_collection()
-    try:
-        call()
-        metadata = context.export_run_metadata()
-    finally:
-        context.disable_graph_collection()
-    return [graph for run in metadata.function_graphs for graph in run.partition_graphs]
 
 
 def sums_in_no_fixed_order(graph):

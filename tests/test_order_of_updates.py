@@ -10,23 +10,11 @@ import itertools
 import keras
 import pytest
 from exact import FAMILIES
+from graphs import optimized_graphs
 from marks import slow_except
-
-# The only way to the optimized graph.
-from tensorflow.python.eager import context
 
 from rws_keras import HelmholtzMachine
 from rws_keras.objectives import ReweightedWakeSleep, WakeSleep
-
-
-def optimized_graphs(function):
-    context.enable_run_metadata()
-    try:
-        function()
-        metadata = context.export_run_metadata()
-    finally:
-        context.disable_run_metadata()
-    return [graphs.post_optimization_graph for graphs in metadata.function_graphs]
 
 
 def unordered(graph):

@@ -11,11 +11,12 @@ from test_files import full_disk
 from rws_keras import HelmholtzMachine, __version__, datasets
 from rws_keras.callbacks import DivergenceError
 from rws_keras.errors import UserError
+from rws_keras.files import write_json
 from rws_keras.objectives import ReweightedWakeSleep
 from rws_keras.training import demo, fitting, reporting
 from rws_keras.training.checkpoint import Checkpoint, latest
 from rws_keras.training.recipe import OptimizerRecipe, Recipe
-from rws_keras.training.run import FORMAT, Run, find, write_json
+from rws_keras.training.run import FORMAT, Run, find
 
 QUIET = Console(quiet=True)
 
@@ -78,7 +79,7 @@ def test_a_recipe_that_cannot_be_run_leaves_nothing_behind(tmp_path, monkeypatch
 
 
 def test_every_optimizer_of_keras_can_be_used():
-    from rws_keras.training.arguments import optimizers
+    from rws_keras.training.recipe import optimizers
 
     assert {"adam", "sgd", "lamb", "muon"} <= set(optimizers())
     for name in optimizers():

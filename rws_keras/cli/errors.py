@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -11,27 +10,12 @@ from pathlib import Path
 
 import rws_keras
 from rws_keras.errors import UserError
+from rws_keras.files import ADVICE
 
 FAULT = (
     "This is a fault of rws_keras, not yours. Please report it with the command, the traceback "
     "below and the output of `rws-keras --version`."
 )
-
-_PERMISSION = "Change its permissions, or give another path."
-_SPACE = "Free some space, or give a path on another disk."
-_ADVICE = {
-    errno.ENOENT: "Check the path.",
-    errno.EACCES: _PERMISSION,
-    errno.EPERM: _PERMISSION,
-    errno.EROFS: "Give a path on a file system that can be written to.",
-    errno.ENOSPC: _SPACE,
-    errno.EDQUOT: _SPACE,
-    errno.EFBIG: _SPACE,
-    errno.EISDIR: "Give the path of a file.",
-    errno.ENOTDIR: "Give a path whose parents are directories.",
-    errno.EEXIST: "Remove it, or give another path.",
-    errno.ENAMETOOLONG: "Give a shorter path.",
-}
 
 
 def explain(error: Exception) -> str | None:
@@ -46,14 +30,14 @@ def explain(error: Exception) -> str | None:
         return _explain_os_error(error)
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None and isinstance(error, tensorflow.errors.OpError):
-        for code, advice in _ADVICE.items():
+        for code, advice in ADVICE.items():
             if os.strerror(code) in str(error.message):
                 return f"{error.message}. {advice}"
     return None
 
 
 def _explain_os_error(error: OSError) -> str | None:
-    advice = _ADVICE.get(error.errno or 0)
+    advice = ADVICE.get(error.errno or 0)
     if advice is None:
         return None
     if error.filename is None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import keras
-
 from rws_keras.errors import UserError
 from rws_keras.layers.stochastic_layer import StochasticLayer
-from rws_keras.signatures import constructor_arguments
-from rws_keras.suggestions import did_you_mean
+from rws_keras.signatures import check_arguments
+from rws_keras.suggestions import unknown
 
 FAMILIES: dict[str, type[StochasticLayer]] = {}
 _LABELS: dict[str, str] = {}
@@ -73,19 +71,9 @@ def get(family: Family, units: int, name: str | None = None) -> StochasticLayer:
     options = dict(family) if isinstance(family, dict) else {"family": family}
     key = options.pop("family", None)
     if not isinstance(key, str) or key not in FAMILIES:
-        raise UserError(
-            f"Unknown layer family {key!r}; expected one of {', '.join(FAMILIES)}."
-            f"{did_you_mean(key, FAMILIES)}"
-        )
-    cls = FAMILIES[key]
-    known = {*constructor_arguments(cls)} - {*constructor_arguments(keras.layers.Layer), "units"}
-    for option in options:
-        if option not in known:
-            raise UserError(
-                f"Layer family {key!r} has no argument {option!r}; it takes "
-                f"{', '.join(sorted(known))}.{did_you_mean(option, known)}"
-            )
-    return cls(units, **{"name": name, **options})
+        raise UserError(unknown("layer family", key, FAMILIES))
+    check_arguments(f"Layer family {key!r}", FAMILIES[key], options, besides=["units"])
+    return FAMILIES[key](units, **{"name": name, **options})
 
 
 def label(family: str | dict) -> str:

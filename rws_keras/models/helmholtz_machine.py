@@ -25,7 +25,7 @@ from rws_keras.models.saved_model import write_saved_model
 from rws_keras.models.scorer import Scorer
 from rws_keras.models.streaming import Sums, stream_particles
 from rws_keras.models.trainer import Trainer
-from rws_keras.suggestions import did_you_mean
+from rws_keras.signatures import check_arguments
 
 Data: TypeAlias = np.ndarray | tf.Tensor
 
@@ -446,11 +446,7 @@ class HelmholtzMachine(Trainer):
         """
         if format != "tf_saved_model":
             raise UserError(f"A machine is exported as 'tf_saved_model', not as {format!r}.")
-        if unknown := set(options) - set(Scorer.OPTIONS):
-            raise UserError(
-                f"`export` has no argument {min(unknown)!r}; it takes "
-                f"{', '.join(Scorer.OPTIONS)}.{did_you_mean(min(unknown), Scorer.OPTIONS)}"
-            )
+        check_arguments("`export`", Scorer, options, besides=["machine"])
         signatures = write_saved_model(Scorer(self, **options), filepath)
         if verbose is None or verbose:
             print(f"Saved artifact at '{filepath}', with signatures {', '.join(signatures)}.")

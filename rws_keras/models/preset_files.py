@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from rws_keras.errors import UserError, reason
-from rws_keras.files import make_directory, replace_directory
+from rws_keras import files
+from rws_keras.errors import UserError
 
 METADATA = "preset.json"
 CONFIG = "config.json"
@@ -57,10 +56,10 @@ def read_json(path: Path) -> dict:
         PresetError: If it is missing, not JSON, or of another format.
     """
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise PresetError(f"{path} cannot be read: {reason(error)}.") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        content = files.read_json(path)
+    except UserError as error:
+        raise PresetError(f"{error} Expected an object of format {FORMAT}.") from error
+    if content.get("format") != FORMAT:
         raise PresetError(
             f"{path} is not of format {FORMAT}, which this version of rws_keras reads."
         )
@@ -79,13 +78,13 @@ def read_metadata(path: Path) -> dict:
             are refused.
     """
     metadata = read_json(path)
-    files = metadata.get("files", {})
+    listed = metadata.get("files", {})
     try:
-        sound = {CONFIG, WEIGHTS} <= set(files) and all(
+        sound = {CONFIG, WEIGHTS} <= set(listed) and all(
             is_plain_name(name)
             and isinstance(entry["size"], int)
             and re.fullmatch("[0-9a-f]{64}", entry["sha256"])
-            for name, entry in files.items()
+            for name, entry in listed.items()
         )
     except (TypeError, KeyError, AttributeError):
         sound = False
@@ -118,17 +117,12 @@ def check_folder(folder: Path) -> Path:
 
 def write_metadata(folder: Path, metadata: dict) -> None:
     """Writes `preset.json` with the list of the other files in the folder."""
-    files = {
+    listed = {
         path.name: {"size": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(folder.iterdir())
         if path.name != METADATA
     }
-    write_json(folder / METADATA, {**metadata, "files": files})
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes JSON, one entry a line, for people to read."""
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    files.write_json(folder / METADATA, {**metadata, "files": listed})
 
 
 @contextlib.contextmanager
@@ -139,8 +133,8 @@ def replacing(folder: Path) -> Iterator[Path]:
         PresetError: If there is something else than a preset at that path: it stays.
     """
     _check_replaceable(folder)
-    make_directory(folder.parent)
-    with replace_directory(folder) as new:
+    files.make_directory(folder.parent)
+    with files.replace_directory(folder) as new:
         yield new
 
 

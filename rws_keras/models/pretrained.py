@@ -17,6 +17,7 @@ import keras
 
 from rws_keras import resources
 from rws_keras.errors import UserError, reason
+from rws_keras.files import write_json
 from rws_keras.models import downloads
 from rws_keras.models.preset_files import (
     CONFIG,
@@ -30,7 +31,6 @@ from rws_keras.models.preset_files import (
     is_preset,
     read_json,
     replacing,
-    write_json,
     write_metadata,
 )
 from rws_keras.suggestions import did_you_mean

@@ -49,8 +49,6 @@ class Scorer(tf.Module):
     ```
     """
 
-    OPTIONS = ("num_particles", "fast", "accurate", "num_completions", "seed")
-
     def __init__(
         self,
         machine,

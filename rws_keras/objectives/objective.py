@@ -123,7 +123,8 @@ class Objective(keras.layers.Layer):
                 samples that have none.
         """
         state_shapes = tuple((None, units) for units in machine.p.units)
-        if self.state_shapes is None:
+        first = self.state_shapes is None
+        if first:
             self.build(state_shapes)
             self.state_shapes = state_shapes
         elif self.state_shapes != state_shapes:
@@ -147,8 +148,8 @@ class Objective(keras.layers.Layer):
                 f"({', '.join(variable.name for variable in own)}) and does not override "
                 "`update`, so they would never change."
             )
-
-        if self._layers or self.variables:
+        inner = self._flatten_layers(include_self=False)
+        if (first and self.variables) or not all(layer.built for layer in inner):
             # Once through: networks inside build themselves, and what is wrong comes to light.
             x = tf.zeros([1, machine.visible_units])
             self.gradients(machine, x, self.noise(machine, 1, seed=0))

@@ -15,10 +15,11 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from rws_keras import HelmholtzMachine
 from rws_keras.errors import UserError
+from rws_keras.files import write_json
 from rws_keras.models import preset_files, pretrained
 from rws_keras.models.saved_model import write_saved_model
 from rws_keras.models.scorer import Scorer
-from rws_keras.training.run import Run, write_json
+from rws_keras.training.run import Run
 from rws_keras.zoo import publish as publishing
 
 ABOUT = "model.json"

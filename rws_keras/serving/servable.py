@@ -12,9 +12,9 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from rws_keras.errors import UserError
+from rws_keras.files import read_json
 from rws_keras.serving.errors import ServingError, invalid
 from rws_keras.serving.export import ABOUT
-from rws_keras.training.run import read_json
 
 DEFAULT_SIGNATURE = "serving_default"
 _PREDICT = "tensorflow/serving/predict"

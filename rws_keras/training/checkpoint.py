@@ -10,8 +10,8 @@ import keras
 
 from rws_keras import HelmholtzMachine
 from rws_keras.errors import UserError
-from rws_keras.files import replace_directory, replace_file
-from rws_keras.training.run import Run, load_machine, read_json, write_json
+from rws_keras.files import read_json, replace_directory, replace_file, write_json
+from rws_keras.training.run import Run, load_machine
 
 _KEPT = 2
 _MONITOR = "val_log_likelihood"

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras import HelmholtzMachine
-from rws_keras.training.run import read_json, write_json
+from rws_keras.files import read_json, write_json
 
 # Rows (particles times data) between two reports, a fraction of a second's work: so long an
 # interruption waits.

@@ -26,8 +26,8 @@ from rws_keras import HelmholtzMachine, datasets, resources
 from rws_keras.checks import check_integer, check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.objectives import OBJECTIVES, Objective
+from rws_keras.signatures import check_arguments
 from rws_keras.suggestions import unknown
-from rws_keras.training.arguments import check_arguments, optimizers
 
 RECIPES = resources.folder("recipes")
 
@@ -53,6 +53,18 @@ _WRONG_ARGUMENTS = (
     tf.errors.InvalidArgumentError,
     tf.errors.UnimplementedError,
 )
+
+
+def optimizers() -> dict[str, type]:
+    """Keras's optimizers by the names that it accepts, without those that wrap others."""
+    api = keras.optimizers
+    wrappers = (api.Optimizer, api.LossScaleOptimizer, api.MultiOptimizer)
+    found = {
+        name.lower(): each
+        for name, each in vars(api).items()
+        if isinstance(each, type) and issubclass(each, api.Optimizer) and each not in wrappers
+    }
+    return dict(sorted(found.items()))
 
 
 class _Section(BaseModel):

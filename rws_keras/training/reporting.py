@@ -11,8 +11,8 @@ import numpy as np
 from rws_keras import datasets
 from rws_keras.datasets import BinaryData
 from rws_keras.errors import UserError
-from rws_keras.files import make_directory, replace_file
-from rws_keras.training.run import Run, write_json
+from rws_keras.files import make_directory, replace_file, write_json
+from rws_keras.training.run import Run
 
 RESULTS = Path("training") / "results"
 

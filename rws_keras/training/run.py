@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 import platform
 import shlex
@@ -31,7 +30,7 @@ import keras
 import rws_keras
 from rws_keras import HelmholtzMachine
 from rws_keras.errors import UserError
-from rws_keras.files import make_directory, replace_file
+from rws_keras.files import make_directory, read_json, write_json
 from rws_keras.training import recipe as recipes
 from rws_keras.training.recipe import Recipe
 
@@ -209,29 +208,6 @@ def _read_versioned(path: Path) -> dict:
             "Install the version that wrote it, or a later one."
         )
     return content
-
-
-def read_json(path: Path) -> dict:
-    """Reads a JSON object.
-
-    Raises:
-        ValueError: If the file cannot be read, or does not hold one.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} cannot be read: it does not hold a JSON object.")
-    return content
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes JSON; the file is replaced only once the new one is complete."""
-    with replace_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 class Found(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rws_keras import layers, resources
-from rws_keras.training.run import read_json
+from rws_keras.files import read_json
 
 PUBLISHED = resources.folder("zoo") / "published.json"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rws_keras import HelmholtzMachine, PresetError, datasets, resources
 from rws_keras.errors import UserError
-from rws_keras.files import replace_file
+from rws_keras.files import read_json, replace_file, write_json
 from rws_keras.models import preset_files, pretrained
 from rws_keras.training import fitting, reporting
-from rws_keras.training.run import Run, read_json, write_json
+from rws_keras.training.run import Run
 from rws_keras.zoo import cards
 
 ZOO = resources.folder("zoo")
@@ -66,7 +66,7 @@ def write_preset(run: Run, folder: Path) -> None:
     recipe = run.recipe.model_dump()
     machine = run.best_machine()
     with pretrained.saving(machine, folder, measured) as (partial, metadata):
-        preset_files.write_json(partial / RECIPE, recipe)
+        write_json(partial / RECIPE, recipe)
         data = datasets.load(run.recipe.dataset)
         samples = fitting.draw_samples(
             machine, data, partial / "samples.png", 100, seed=run.recipe.seed

@@ -26,6 +26,16 @@ def test_each_row_takes_the_particles_it_needs(binary):
     assert np.abs(z).max() < 5
 
 
+def test_each_round_draws_fresh_particles(binary):
+    machine = randomize(HelmholtzMachine.from_sizes(12, [8, 4], seed=0), 0, scale=0.7)
+    # One round and two; the same particles again would leave the mean of the weights as it was.
+    one, two = (
+        machine.log_likelihood(binary(5, 12), k, seed=0, max_standard_error=1e-6).log_likelihood
+        for k in (100, 200)
+    )
+    assert np.abs(one - two).min() > 1e-4
+
+
 def test_the_most_particles_are_a_limit(binary):
     machine = randomize(HelmholtzMachine.from_sizes(12, [8, 4], seed=0), 0, scale=0.7)
     estimate = machine.log_likelihood(binary(5, 12), 350, seed=0, max_standard_error=1e-6)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from rws_keras import HelmholtzMachine, layers
+from rws_keras.callbacks import TensorBoard
 from rws_keras.errors import UserError
 from rws_keras.objectives import Objective, ReweightedWakeSleep
 
@@ -207,6 +208,7 @@ def test_a_plain_setting_of_an_own_objective_takes_effect_and_is_saved(x, tmp_pa
     assert keras.saving.load_model(tmp_path / "machine.keras").objective.beta == 10.0
 
 
+@keras.saving.register_keras_serializable(package="tests")
 class Baseline(ReweightedWakeSleep):
     """A network made in `__init__`, with states of its own."""
 
@@ -221,15 +223,29 @@ class Baseline(ReweightedWakeSleep):
         return loss + tf.reduce_mean(self.network(x, training=True) ** 2), particles
 
 
-def test_networks_inside_an_objective(x):
+def test_networks_inside_an_objective(x, tmp_path):
     machine = machine_of(layers.SBN(16), layers.SBN(4), Baseline())
     normalisation = machine.objective.network.layers[0]
     machine.fit(x, batch_size=10, verbose=0)
     assert np.abs(normalisation.moving_mean.numpy()).max() > 0.01
     assert any(variable is normalisation.gamma for variable in machine.trainable_variables)
+    machine.save(tmp_path / "machine.keras")
+    loaded = keras.saving.load_model(tmp_path / "machine.keras").objective
+    assert len(loaded.weights) == 4 + 2  # the normalisation's, the dense layer's
+    for ours, theirs in zip(machine.objective.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     frozen = Baseline()
     frozen.trainable = False
     machine_of(layers.SBN(16), layers.SBN(4), frozen).fit(x, verbose=0)
+
+
+def test_looking_at_an_objective_in_tensorboard_does_not_change_it(x, tmp_path):
+    averages = []
+    for callbacks in ([], [TensorBoard(tmp_path, x[:5])]):
+        machine = machine_of(layers.SBN(16), layers.SBN(4), Baseline())
+        machine.fit(x, batch_size=10, epochs=2, shuffle=False, callbacks=callbacks, verbose=0)
+        averages.append(machine.objective.network.layers[0].moving_mean.numpy())
+    np.testing.assert_array_equal(*averages)
 
 
 class OnlyLoss(ReweightedWakeSleep):

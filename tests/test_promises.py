@@ -1,5 +1,6 @@
 """Ways of using the library that Keras's users would expect to work, or to be refused."""
 
+import copy
 import threading
 
 import keras
@@ -310,10 +311,12 @@ def test_the_objective_is_changed_by_compile_only(machine):
 
 
 def test_a_layer_that_was_not_built_comes_back_unbuilt():
-    config = keras.saving.serialize_keras_object(layers.NADE(3, hidden_units=5))
-    again = keras.saving.deserialize_keras_object(config)
-    assert not again.built
-    assert again.distribution(np.ones([2, 4], np.float32)).batch_shape == [2]
+    layer = layers.NADE(3, hidden_units=5)
+    config = keras.saving.serialize_keras_object(layer)
+    for again in (keras.saving.deserialize_keras_object(config), copy.deepcopy(layer)):
+        assert not layer.built
+        assert not again.built
+        assert again.distribution(np.ones([2, 4], np.float32)).batch_shape == [2]
 
 
 STRATEGY = """

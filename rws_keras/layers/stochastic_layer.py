@@ -197,7 +197,7 @@ class StochasticLayer(keras.layers.Layer):
                     "without a state, such as LayerNormalization."
                 )
 
-    @property
+    # No property: Keras reads all of them when it saves or copies a layer, built or not.
     def is_reparameterized(self) -> bool:
         """Whether gradients flow through the samples of a built layer."""
         given = None if self.given_units is None else tf.zeros([1, self.given_units])

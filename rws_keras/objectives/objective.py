@@ -133,7 +133,7 @@ class Objective(keras.layers.Layer):
                 f"cannot train one of {state_shapes}. Make a new objective."
             )
         if self.path_gradients:
-            discrete = [layer.name for layer in machine.q_layers if not layer.is_reparameterized]
+            discrete = [layer.name for layer in machine.q_layers if not layer.is_reparameterized()]
             if discrete:
                 raise UserError(
                     f"{type(self).__name__} needs gradients through the samples of Q, which the "

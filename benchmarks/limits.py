@@ -21,7 +21,7 @@ def measure(report) -> dict:
     differentiate = tf.function(
         lambda: machine.objective.gradients(machine, x, noise)[0], jit_compile=True
     )
-    learn = tf.function(lambda: machine._learn(x, noise), jit_compile=True)
+    learn = tf.function(lambda: machine._learn(x, noise, None, None), jit_compile=True)
     empty = tf.function(lambda: tf.zeros([]))
     products = flops(case)
     times = alternate(

@@ -1,15 +1,15 @@
-"""Checks of what users pass in, with messages that say what to do."""
+"""Checks of the arguments that users pass in, with messages that say what to do."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from rws_keras.errors import UserError
+from rws_keras.errors import PrecisionError, UserError
 
 
 def check_integer(value: Any, name: str, minimum: int | None = None) -> int:
@@ -99,88 +99,28 @@ def plain_seed(seed: Any) -> int | list[int] | None:
     return seed.numpy().tolist() if tf.is_tensor(seed) else seed
 
 
-class Support(NamedTuple):
-    """The values that a layer's units take.
+def check_precision(layer: Any) -> None:
+    """Checks that a Keras layer or model has its weights in float32.
 
-    Attributes:
-        name: Adjective for messages: "binary", "real".
-        contains: Function of a tensor to bools: which values are allowed.
-        message: What is expected and what to do, for data that hold other values.
-    """
-
-    name: str
-    contains: Callable[[tf.Tensor], tf.Tensor]
-    message: str
-
-
-def _is_binary(x: tf.Tensor) -> tf.Tensor:
-    # Unsigned bytes, the usual data, need one comparison.
-    return x <= 1 if tf.as_dtype(x.dtype).is_unsigned else (x == 0) | (x == 1)
-
-
-def _is_finite(x: tf.Tensor) -> tf.Tensor:
-    return tf.math.is_finite(x) if tf.as_dtype(x.dtype).is_floating else tf.ones_like(x, tf.bool)
-
-
-BINARY = Support(
-    "binary",
-    _is_binary,
-    "Expected binary data: every value 0 or 1. Binarise grey levels first, for instance with "
-    "rws_keras.datasets.stochastic_binarization, and remove missing values (NaN).",
-)
-REAL = Support(
-    "real",
-    _is_finite,
-    "Expected real data: every value a finite number. Remove or replace missing values (NaN).",
-)
-
-
-def check_data(x: Any, units: int, support: Support = BINARY) -> tf.Tensor:
-    """Returns data as a float32 tensor `[N, units]`.
-
-    Outside a graph the values are checked at once; inside a graph (a `tf.data` pipeline
-    under `fit`) an assertion checks them when the graph runs.
-
-    Args:
-        x: Array or tensor `[N, units]` of any numeric dtype.
-        units: The expected width.
-        support: Which values are allowed.
+    Under a mixed policy Keras layers inside a stochastic layer compute in half precision; the
+    distributions and the likelihood stay in float32.
 
     Raises:
-        UserError: If `x` is not of rank 2, empty, of another width, or holds other values. In
-            a graph the last of these is a `tf.errors.InvalidArgumentError`.
+        PrecisionError: If its dtype policy, or Keras's `floatx`, is another one. (It is a
+            `UserError`.)
     """
-    if not tf.is_tensor(x):
-        try:
-            x = np.asarray(x)
-            if x.dtype.kind == "c":
-                raise UserError(f"{support.message} The data are complex numbers.")
-            x = tf.convert_to_tensor(x if x.dtype.kind in "biuf" else x.astype(np.float32))
-        except UserError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{support.message} The data cannot be read as numbers.") from error
-    if x.shape.rank is not None and x.shape.rank != 2:
-        raise UserError(
-            f"Expected data of shape [N, {units}], got {x.shape}. Flatten images first: "
-            "x.reshape(len(x), -1)."
+    policy = layer.dtype_policy.name
+    if policy not in _POLICIES:
+        raise PrecisionError(
+            f"{type(layer).__name__} does not work with the dtype policy '{policy}', because "
+            f"likelihoods need float32 weights. Use one of {', '.join(_POLICIES)}: pass it as "
+            "`dtype`, or set it by keras.config.set_dtype_policy."
         )
-    if x.shape.rank == 2 and x.shape[1] not in (None, units):
-        raise UserError(
-            f"Expected data of shape [N, {units}], because the machine has {units} visible "
-            f"units; got {x.shape}."
+    if keras.config.floatx() != "float32":
+        raise PrecisionError(
+            f"{type(layer).__name__} does not work with a floatx of '{keras.config.floatx()}', "
+            "because likelihoods need float32. Call keras.config.set_floatx('float32')."
         )
-    if tf.executing_eagerly() and x.shape[0] == 0:
-        raise UserError(f"The data is empty: shape {x.shape}. At least one row is needed.")
-    if x.dtype == tf.bool:
-        return tf.cast(x, tf.float32)
-    # Before the conversion: data of bytes are four times smaller.
-    allowed = support.contains(x)
-    if tf.executing_eagerly():
-        if not tf.reduce_all(allowed):
-            outside = x[~allowed][:5].numpy()
-            raise UserError(f"{support.message} Found, among others: {outside.tolist()}.")
-        return tf.cast(x, tf.float32)
-    check = tf.debugging.Assert(tf.reduce_all(allowed), [support.message])
-    with tf.control_dependencies([check]):
-        return tf.ensure_shape(tf.cast(x, tf.float32), [None, units])
+
+
+_POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")

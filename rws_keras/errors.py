@@ -20,3 +20,7 @@ def reason(error: BaseException) -> str:
         return name
     line = lines[0].rstrip(".")
     return f"{name}: {line}" if isinstance(error, KeyError) else line  # else a bare key
+
+
+class PrecisionError(UserError):
+    """A dtype policy of Keras with which likelihoods would be wrong."""

@@ -1,6 +1,7 @@
 """Two updates under `tf.distribute`, compared with its definition; run as a process of its own.
 
     python tests/distributed_step.py mirrored OUT      # two logical devices
+    python tests/distributed_step.py mirrored OUT weighted    # and data with weights
     python tests/distributed_step.py worker OUT        # one of several, placed by TF_CONFIG
 
 Writes to OUT the weights after two steps of `fit`, what they should be, and what they would be
@@ -20,6 +21,7 @@ import rws_keras
 from rws_keras.objectives import ReweightedWakeSleep
 
 ROWS = ((5, 5), (7, 4))  # of each step on the two replicas
+COUNTS = np.arange(np.sum(ROWS), dtype=np.float32) % 5  # weights, where the data have some
 RATE = 0.5
 
 
@@ -40,23 +42,25 @@ def batches(x):
     return np.reshape(np.array(np.split(x, ends[:-1]), dtype=object), np.shape(ROWS))
 
 
-def expected(x, replica_of_noise=(0, 1), weighted=True):
+def expected(x, sample_weight, replica_of_noise=(0, 1), weighted=True):
     """Weights after steps in which each replica has its rows, noise and share."""
     machine = make()
-    for number, parts in enumerate(batches(x)):
+    for number, (parts, weights) in enumerate(zip(batches(x), batches(sample_weight), strict=True)):
         total = [0.0] * len(machine.trainable_variables)
-        for part, replica in zip(parts, replica_of_noise, strict=True):
-            share = len(part) / sum(map(len, parts)) if weighted else 0.5
+        for part, weight, replica in zip(parts, weights, replica_of_noise, strict=True):
+            share = weight.sum() / sum(each.sum() for each in weights) if weighted else 0.5
             seed = tf.random.fold_in(tf.constant([5, number]), replica)
             noise = machine.objective.noise(machine, len(part), seed)
-            gradients, _ = machine.objective.gradients(machine, tf.constant(part), noise)
+            gradients, _ = machine.objective.gradients(
+                machine, tf.constant(part), noise, tf.constant(weight)
+            )
             total = [t + share * gradient for t, gradient in zip(total, gradients, strict=True)]
         for variable, gradient in zip(machine.trainable_variables, total, strict=True):
             variable.assign(variable - RATE * gradient)
     return flat(machine.get_weights())
 
 
-def main(how, out):
+def main(how, out, data="unweighted"):
     if how == "mirrored":
         device = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(
@@ -66,28 +70,40 @@ def main(how, out):
     else:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     x = (np.random.default_rng(0).random((np.sum(ROWS), 10)) < 0.4).astype(np.float32)
+    is_weighted = data == "weighted"
+    weight = COUNTS if is_weighted else np.ones(len(x), np.float32)
     with strategy.scope():
         machine = make()
 
     def rows(context):
-        parts = batches(x)
+        parts, weights = batches(x), batches(weight)
         if how == "worker":
-            parts = parts[:, context.input_pipeline_id]
+            parts, weights = (each[:, context.input_pipeline_id] for each in (parts, weights))
         # Where one pipeline feeds both devices, they take turns.
-        return tf.data.Dataset.from_generator(
-            lambda: iter(np.ravel(parts)), output_signature=tf.TensorSpec([None, 10], tf.float32)
+        pairs = tf.data.Dataset.from_generator(
+            lambda: zip(np.ravel(parts), np.ravel(weights), strict=True),
+            output_signature=(tf.TensorSpec([None, 10]), tf.TensorSpec([None])),
         )
+        # TensorFlow distributes no `None`.
+        return pairs.map(lambda x, weight: {"x": x, "sample_weight": weight} if is_weighted else x)
 
     data = strategy.distribute_datasets_from_function(rows)
     history = machine.fit(data, steps_per_epoch=len(ROWS), epochs=1, verbose=0)
     num_data = history.history["num_data"][0]
-    evaluation = machine.evaluate(x, batch_size=6, num_particles=50, return_dict=True, verbose=0)
+    evaluation = machine.evaluate(
+        x,
+        sample_weight=weight if is_weighted else None,
+        batch_size=6,
+        num_particles=50,
+        return_dict=True,
+        verbose=0,
+    )
     np.savez(
         out,
         weights=flat(machine.get_weights()),
-        expected=expected(x),
-        same_noise=expected(x, replica_of_noise=(0, 0)),
-        unweighted=expected(x, weighted=False),
+        expected=expected(x, weight),
+        same_noise=expected(x, weight, replica_of_noise=(0, 0)),
+        unweighted=expected(x, weight, weighted=False),
         num_data=num_data,
         evaluated=[evaluation["num_data"], evaluation["log_likelihood"]],
     )

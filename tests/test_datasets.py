@@ -212,3 +212,19 @@ def test_minibatches_of_a_later_epoch_do_not_need_the_earlier_ones():
     whole = datasets.minibatches(x, 10, seed=1)
     later = datasets.minibatches(x, 10, seed=1, first_epoch=2)
     np.testing.assert_array_equal(epoch_of(whole, 3, skip=6), epoch_of(later, 3))
+
+
+def test_rows_that_repeat_are_counted():
+    data = datasets.load("bars")
+    rows, counts = datasets.count_rows(data.test)
+    assert len(rows) == 30
+    assert counts.sum() == 2000
+    seen = list(map(tuple, data.test))
+    for row, count in zip(rows, counts, strict=True):
+        assert seen.count(tuple(row)) == count
+    assert list(map(tuple, rows)) == list(dict.fromkeys(seen))
+    # Where few repeat, the rows are left as they are.
+    digits = datasets.load("digits").test
+    rows, counts = datasets.count_rows(digits)
+    assert rows is digits
+    assert counts is None

@@ -56,7 +56,7 @@ def run_all(commands):
     return outputs
 
 
-def check_steps(path):
+def check_steps(path, num_data=21):
     found = np.load(path)
     difference = np.abs(found["weights"] - found["expected"]).max()
     assert difference < 1e-6
@@ -64,13 +64,14 @@ def check_steps(path):
     # numbers of rows, would be seen.
     for wrong in ("same_noise", "unweighted"):
         assert np.abs(found["weights"] - found[wrong]).max() > 1e-2
-    assert found["num_data"] == found["evaluated"][0] == 21
+    assert found["num_data"] == found["evaluated"][0] == num_data
 
 
-def test_two_logical_devices(tmp_path):
+@pytest.mark.parametrize(("data", "num_data"), [("unweighted", 21), ("weighted", 40)])
+def test_two_logical_devices(data, num_data, tmp_path):
     out = tmp_path / "steps.npz"
-    run_all([([ROOT / "tests/distributed_step.py", "mirrored", out], {}, tmp_path)])
-    check_steps(out)
+    run_all([([ROOT / "tests/distributed_step.py", "mirrored", out, data], {}, tmp_path)])
+    check_steps(out, num_data)
 
 
 def test_one_replica_of_a_strategy_learns(binary):

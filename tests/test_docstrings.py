@@ -19,6 +19,7 @@ ELSEWHERE = {"serving/client.py:Client"}
 # Those that train.
 SLOW = {
     "callbacks/divergence.py:StopOnDivergence",
+    "callbacks/schedule.py:ObjectiveSchedule",
     "callbacks/schedule.py:ParticleSchedule",
     "callbacks/tensorboard.py:TensorBoard",
     "models/helmholtz_machine.py:HelmholtzMachine",

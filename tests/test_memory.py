@@ -53,7 +53,39 @@ print(peak() - before)
 """
 
 
-@pytest.mark.parametrize("work", [MANY_PARTICLES, MANY_UNITS], ids=["particles", "units"])
+# Every call with another K than the one before, each as often as a long session would.
+MANY_CALLS = """
+from rws_keras.callbacks import ObjectiveSchedule
+from rws_keras.objectives import ReweightedWakeSleep
+
+machine = HelmholtzMachine.from_sizes(50, [20, 10], seed=0)
+x = (np.random.default_rng(0).random((60, 50)) < 0.4).astype(np.float32)
+machine.compile("adam", ReweightedWakeSleep(3), jit_compile=False)
+dataset = tf.data.Dataset.from_tensor_slices(x).batch(30)
+annealed = ObjectiveSchedule(sleep_q=lambda epoch: 0.5 + 0.01 * epoch)
+
+
+def use(rounds):
+    for number in range(rounds):
+        machine.objective.num_particles = 3 + number % 2
+        machine.fit(x, batch_size=30, validation_data=x, verbose=0)
+        for num_particles in (5, 7 + number % 3):
+            machine.evaluate(dataset, num_particles=num_particles, verbose=0)
+            machine.predict(x, num_particles=num_particles, verbose=0)
+            machine.log_likelihood(x, num_particles)
+    machine.fit(x, epochs=rounds, callbacks=[annealed], verbose=0)
+
+
+use(20)
+before = peak()
+use(80)
+print(peak() - before)
+"""
+
+WORK = {"particles": MANY_PARTICLES, "units": MANY_UNITS, "calls": MANY_CALLS}
+
+
+@pytest.mark.parametrize("work", WORK.values(), ids=WORK)
 def test_peak_memory_grows_by_less_than_150_megabytes(work):
     done = subprocess.run(
         [sys.executable, "-c", START + work],

@@ -103,7 +103,8 @@ def test_evaluating_with_another_k_traces_nothing_anew(binary):
         machine.reconstruct(x[:rows], num_particles, seed=0)
 
     use(5, 30)
-    functions = (machine._sums, machine._latent_means, machine._visible_means)
+    kept = machine._functions
+    functions = (kept.sums, kept.latent_means, kept.visible_means)
     assert [function.experimental_get_tracing_count() for function in functions] == [1, 1, 1]
     for num_particles, rows in [(6, 30), (1, 4), (200, 13)]:
         use(num_particles, rows)

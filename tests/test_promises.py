@@ -291,14 +291,16 @@ def test_positional_arguments_of_keras(machine, x):
         machine.fit(x, None, 10, 1, 0, None, 0.0, np.full([3, 16], 0.5))
 
 
-@pytest.mark.parametrize("name", ["y", "sample_weight", "class_weight"])
-def test_what_would_be_ignored_is_refused(machine, x, name):
-    value = {0: 1.0} if name == "class_weight" else np.ones(40)
-    with pytest.raises(UserError, match=f"pass `x` only.*`{name}`"):
-        machine.fit(x, **{name: value}, verbose=0)
-    if name != "class_weight":
-        with pytest.raises(UserError, match="pass `x` only"):
-            machine.evaluate(x, **{name: value}, verbose=0)
+def test_lists_begin_with_the_likelihood_in_the_order_of_their_names(machine, x):
+    machine.fit(x, verbose=0)
+    names = machine.metrics_names
+    assert names[:3] == ["log_likelihood", "log_likelihood_se", "loss"]
+    for method in (machine.evaluate, machine.test_on_batch):
+        quiet = {"verbose": 0} if method == machine.evaluate else {}
+        named = method(x, return_dict=True, **quiet)
+        assert method(x, **quiet) == [named[name] for name in names]
+        assert set(named) == set(names)
+    assert machine.train_on_batch(x)[0] < 0
 
 
 def test_the_objective_is_changed_by_compile_only(machine):

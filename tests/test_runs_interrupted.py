@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from rich.console import Console
 from test_runs import recipe_of
@@ -101,11 +102,19 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_result(machine, binary, t
 
 def test_an_evaluation_is_what_the_machine_itself_gives(machine, binary, tmp_path):
     x = binary(44, 12)
-    whole = evaluate(machine, x, **ARGUMENTS, partial=tmp_path / "partial.json")
-    assert whole == machine.evaluate(x, **ARGUMENTS, return_dict=True, verbose=0)
+    for counts in (None, np.arange(44) % 4):
+        partial = tmp_path / "partial.json"
+        whole = evaluate(machine, x, **ARGUMENTS, partial=partial, sample_weight=counts)
+        assert whole == machine.evaluate(
+            x, **ARGUMENTS, sample_weight=counts, return_dict=True, verbose=0
+        )
+        partial.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("other", ["machine", "data", "num_particles", "batch_size", "seed"])
+OTHERS = ["machine", "data", "num_particles", "batch_size", "seed", "sample_weight"]
+
+
+@pytest.mark.parametrize("other", OTHERS)
 def test_another_evaluation_does_not_go_on_with_it(machine, binary, tmp_path, other):
     arguments = {"machine": machine, "x": binary(44, 12), **ARGUMENTS}
     partial = tmp_path / "partial.json"
@@ -117,6 +126,7 @@ def test_another_evaluation_does_not_go_on_with_it(machine, binary, tmp_path, ot
         "num_particles": 301,
         "batch_size": 11,
         "seed": 4,
+        "sample_weight": np.arange(44),
     }
     arguments[{"data": "x"}.get(other, other)] = changes[other]
     seen = []

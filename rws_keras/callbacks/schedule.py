@@ -1,16 +1,83 @@
-"""The number of particles as a function of the epoch."""
+"""Settings of the objective as functions of the epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
 from rws_keras.checks import check_integer, check_positive_integer
 from rws_keras.errors import UserError
+from rws_keras.suggestions import unknown
+
+Schedule = Mapping[int, Any] | Callable[[int], Any]
 
 
-class ParticleSchedule(keras.callbacks.Callback):
+class ObjectiveSchedule(keras.callbacks.Callback):
+    """Changes settings of the objective while the machine trains.
+
+    A scale of an update, such as `sleep_q`, may take another value in each epoch. Another number
+    of particles, or an update that is switched on or off (0), makes a new step, which XLA compiles
+    for some seconds: prefer a few values to many.
+
+    Args:
+        **schedules: For each setting a dict of epochs (counted from 0, as in Keras) to the
+            value that holds from then on, the first of them 0; or a function of the epoch.
+
+    Raises:
+        UserError: If a schedule does not say what holds in the first epoch, or, when `fit`
+            begins, if the objective has no such setting.
+
+    Example:
+    ```python
+    annealed = rws_keras.callbacks.ObjectiveSchedule(sleep_q=lambda epoch: 0.5**epoch)
+    machine.fit(x_train, epochs=2, callbacks=[annealed], verbose=0)
+    ```
+    """
+
+    def __init__(self, **schedules: Schedule):
+        super().__init__()
+        if not schedules:
+            raise UserError("Give at least one schedule, for instance sleep_q={0: 1.0, 10: 0.5}.")
+        self.schedules = {
+            name: _check_schedule(name, schedule) for name, schedule in schedules.items()
+        }
+
+    def value(self, name: str, epoch: int) -> Any:
+        """The value of a setting in an epoch, counted from 0."""
+        schedule = self.schedules[name]
+        if callable(schedule):
+            return schedule(epoch)
+        return schedule[max(start for start in schedule if start <= epoch)]
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        settings = self.model.objective.settings
+        for name in self.schedules:
+            if name not in settings:
+                what = f"setting of {type(self.model.objective).__name__}"
+                raise UserError(unknown(what, name, settings))
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        for name in self.schedules:
+            setattr(self.model.objective, name, self.value(name, epoch))
+
+
+def _check_schedule(name, schedule):
+    if callable(schedule):
+        return schedule
+    if not isinstance(schedule, Mapping):
+        raise UserError(
+            f"A schedule is a dict of epochs to values, or a function; got {schedule!r} for "
+            f"`{name}`."
+        )
+    schedule = {check_integer(key, "epoch", minimum=0): value for key, value in schedule.items()}
+    if 0 not in schedule:
+        raise UserError(f"The schedule of `{name}` must say what epoch 0 has.")
+    return schedule
+
+
+class ParticleSchedule(ObjectiveSchedule):
     """Changes the number of particles K of the objective while the machine trains.
 
     More particles late in the training refine a machine that few particles have brought most
@@ -36,26 +103,8 @@ class ParticleSchedule(keras.callbacks.Callback):
           training
     """
 
-    def __init__(self, schedule: Mapping[int, int] | Callable[[int], int]):
-        super().__init__()
-        if not callable(schedule) and not isinstance(schedule, Mapping):
-            raise UserError(
-                f"A schedule is a dict of epochs to K, or a function, not {schedule!r}."
-            )
-        if not callable(schedule):
-            schedule = {
-                check_integer(epoch, "epoch", minimum=0): check_positive_integer(k, "K")
-                for epoch, k in dict(schedule).items()
-            }
-            if 0 not in schedule:
-                raise UserError("The schedule must say how many particles epoch 0 has.")
-        self.schedule = schedule
-
-    def num_particles(self, epoch: int) -> int:
-        """K in an epoch, counted from 0."""
-        if callable(self.schedule):
-            return self.schedule(epoch)
-        return self.schedule[max(start for start in self.schedule if start <= epoch)]
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.model.objective.num_particles = self.num_particles(epoch)
+    def __init__(self, schedule: Schedule):
+        super().__init__(num_particles=schedule)
+        if isinstance(schedule, Mapping):
+            for value in schedule.values():
+                check_positive_integer(value, "K")

@@ -5,7 +5,11 @@ from __future__ import annotations
 from rws_keras.datasets.bars import load_bars
 from rws_keras.datasets.data import BinaryData, DatasetNotFoundError
 from rws_keras.datasets.digits import load_digits
-from rws_keras.datasets.preprocessing import minibatches, stochastic_binarization
+from rws_keras.datasets.preprocessing import (
+    count_rows,
+    minibatches,
+    stochastic_binarization,
+)
 from rws_keras.datasets.tfds_sets import load_binarized_mnist, load_density_estimation
 from rws_keras.errors import UserError
 from rws_keras.suggestions import unknown
@@ -64,6 +68,7 @@ __all__ = [
     "NAMES",
     "BinaryData",
     "DatasetNotFoundError",
+    "count_rows",
     "load",
     "load_bars",
     "load_binarized_mnist",

@@ -1,6 +1,6 @@
 """Stochastic layers: conditional distributions over vectors as Keras layers."""
 
-from rws_keras.checks import BINARY, REAL, Support
+from rws_keras.arrays import BINARY, REAL, Support
 from rws_keras.layers.arsbn import ARSBN, AutoregressiveBernoulli
 from rws_keras.layers.bernoulli import BinaryDistribution
 from rws_keras.layers.distribution import NoiseDrivenDistribution

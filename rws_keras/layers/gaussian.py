@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras.checks import REAL, check_positive_integer
+from rws_keras.arrays import REAL
+from rws_keras.checks import check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.layers.distribution import NoiseDrivenDistribution
 from rws_keras.layers.registry import register_family

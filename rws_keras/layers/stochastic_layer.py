@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -10,7 +11,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras.checks import BINARY, Support, check_data, check_positive_integer
+from rws_keras.arrays import BINARY, Rows, Support, check_data, checked_rows
+from rws_keras.checks import check_positive_integer, check_precision
 from rws_keras.errors import UserError
 from rws_keras.layers.distribution import NoiseDrivenDistribution
 from rws_keras.signatures import plain_arguments
@@ -36,9 +38,32 @@ def _once(build: Callable) -> Callable:
 
 
 Initializer: TypeAlias = str | dict | keras.initializers.Initializer
+Regularizer: TypeAlias = str | dict | keras.regularizers.Regularizer | None
+Constraint: TypeAlias = str | dict | keras.constraints.Constraint | None
+
+# How many calls of `distribution` are under way in this thread.
+_under_way = threading.local()
 
 
-class StochasticLayer(keras.layers.Layer):
+class RefusesActivityRegularizer:
+    """A Keras layer or model whose output is a sample or a score, not an activation."""
+
+    @property
+    def activity_regularizer(self) -> None:
+        """None: it would have no effect on the training."""
+        return None
+
+    @activity_regularizer.setter
+    def activity_regularizer(self, value: object) -> None:
+        if value is not None:
+            raise UserError(
+                f"{type(self).__name__} takes no `activity_regularizer`, which would have no "
+                "effect: its output is not an activation. Give it to a Keras layer inside of a "
+                "stochastic layer, or call `add_loss` in `_distribution`."
+            )
+
+
+class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
     """A layer of stochastic units: a conditional distribution as a Keras layer.
 
     A subclass returns its distribution from `_distribution(given)`, one that uniform noise can
@@ -51,10 +76,17 @@ class StochasticLayer(keras.layers.Layer):
     A layer built without a parent is a prior: it has distribution parameters of its own and
     takes no input.
 
+    The weights are float32, and so are parents, distributions and likelihoods. Under the policies
+    `mixed_float16` and `mixed_bfloat16` Keras layers inside compute in half precision.
+
     Args:
         units: Positive integer, the number of units `D`.
         kernel_initializer: Initializer of the weights from the parents.
         bias_initializer: Initializer of the biases.
+        kernel_regularizer: Regularizer of all weights but the biases; none by default.
+        bias_regularizer: Regularizer of the biases; none by default.
+        kernel_constraint: Constraint on all weights but the biases; none by default.
+        bias_constraint: Constraint on the biases; none by default.
 
     Example:
     ```python
@@ -83,13 +115,22 @@ class StochasticLayer(keras.layers.Layer):
         units: int,
         kernel_initializer: Initializer = "glorot_uniform",
         bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_precision(self)
         self.units = check_positive_integer(units, f"units` of `{type(self).__name__}")
         self.given_units: int | None = None
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -139,15 +180,31 @@ class StochasticLayer(keras.layers.Layer):
                 number of parents is not the one the layer was built for.
         """
         if given is not None:
-            given = tf.convert_to_tensor(given)
-            if given.dtype != self.compute_dtype:
-                given = tf.cast(given, self.compute_dtype)
+            given = tf.cast(given, tf.float32)
         parents = None if given is None else given.shape[-1]
         if not self.built or parents != self.given_units:
             self.build(None if given is None else tuple(given.shape))
-        if given is not None and given.shape.rank > 2 and self._layers:
-            return self._distribution_by_rows(given)
-        return self._distribution(given)
+        _under_way.calls = getattr(_under_way, "calls", 0) + 1
+        try:
+            if given is not None and given.shape.rank > 2 and self._layers:
+                return self._distribution_by_rows(given)
+            return self._distribution(given)
+        finally:
+            _under_way.calls -= 1
+
+    def add_loss(self, loss: tf.Tensor) -> None:
+        """Adds a scalar to what `fit` descends; only in `_distribution`, each time it is called.
+
+        Raises:
+            UserError: Elsewhere, where it would have no effect.
+        """
+        if not getattr(_under_way, "calls", 0):
+            raise UserError(
+                f"Layer '{self.name}' ({type(self).__name__}): a loss that is added outside of "
+                "`_distribution` has no effect. Call `add_loss` there, or give a weight a "
+                "regularizer."
+            )
+        super().add_loss(loss)
 
     def _distribution_by_rows(self, given):
         """The distribution where Keras layers inside know one leading dimension only."""
@@ -209,9 +266,13 @@ class StochasticLayer(keras.layers.Layer):
 
         Raises:
             UserError: If they are not of that shape, or hold values that the units cannot
-                take; see `rws_keras.checks.check_data`.
+                take; see `rws_keras.arrays.check_data`.
         """
         return check_data(x, self.units, self.support)
+
+    def checked_rows(self, x: object) -> Rows:
+        """As `check_data`, without a conversion to float32: sparse data stay sparse."""
+        return checked_rows(x, self.units, self.support)
 
     def call(self, given: tf.Tensor) -> tf.Tensor:
         """Draws one sample `[..., units]` given parents `[..., parent units]`."""
@@ -235,15 +296,29 @@ class StochasticLayer(keras.layers.Layer):
             "units": self.units,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+            "bias_constraint": keras.constraints.serialize(self.bias_constraint),
         }
 
     def _add_kernel(self, name: str, rows: int, columns: int) -> keras.Variable:
         return self.add_weight(
-            name=name, shape=(rows, columns), initializer=self.kernel_initializer
+            name=name,
+            shape=(rows, columns),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
         )
 
     def _add_bias(self, name: str, size: int) -> keras.Variable:
-        return self.add_weight(name=name, shape=(size,), initializer=self.bias_initializer)
+        return self.add_weight(
+            name=name,
+            shape=(size,),
+            initializer=self.bias_initializer,
+            regularizer=self.bias_regularizer,
+            constraint=self.bias_constraint,
+        )
 
 
 def affine(given: tf.Tensor | None, kernel, bias) -> tf.Tensor:

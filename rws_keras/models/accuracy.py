@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras.checks import check_number
-from rws_keras.models.particles import LikelihoodEstimate, likelihood_from_sums
+from rws_keras.models.particles import LikelihoodEstimate, WeightSums
 from rws_keras.models.streaming import Sums
 
 # With fewer particles the standard error itself is not to be relied on.
@@ -38,23 +38,17 @@ def estimate_to_accuracy(
     """
     check_number(max_standard_error, "max_standard_error", positive=True)
     num_data = len(x)
-    log_sum, log_sum_of_squares = np.full([2, num_data], -np.inf)
+    sums = [part.numpy() for part in WeightSums.nothing(num_data)]
     taken = np.zeros(num_data, np.int32)
     active, done = np.arange(num_data), 0
     while done < most_particles and len(active):
         count = min(max(done, FIRST_ROUND), most_particles - done)
         fresh = sums_of(tf.gather(x, active), tf.constant(count), tf.random.fold_in(seed, done))
-        log_sum[active] = np.logaddexp(log_sum[active], fresh.log_sum)
-        log_sum_of_squares[active] = np.logaddexp(
-            log_sum_of_squares[active], fresh.log_sum_of_squares
-        )
+        so_far = WeightSums(*(tf.constant(part[active]) for part in sums)).plus(fresh.weights)
+        for part, new in zip(sums, so_far, strict=True):
+            part[active] = new
         done += count
         taken[active] = done
-        estimate = likelihood_from_sums(
-            tf.constant(log_sum[active]), tf.constant(log_sum_of_squares[active]), done
-        )
         # NaN, of a single particle, is not small enough.
-        active = active[~(estimate.standard_error.numpy() <= max_standard_error)]
-    return likelihood_from_sums(
-        tf.constant(log_sum), tf.constant(log_sum_of_squares), tf.constant(taken)
-    )
+        active = active[~(so_far.likelihood(done).standard_error.numpy() <= max_standard_error)]
+    return WeightSums(*map(tf.constant, sums)).likelihood(tf.constant(taken))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import keras
+
 from rws_keras.errors import UserError
 from rws_keras.layers.registry import Family
 from rws_keras.layers.stack import Stack
@@ -61,3 +63,33 @@ def name_layers(stack: list[StochasticLayer], letter: str, first: int) -> None:
         automatic = re.sub(r"_\d+$", "", layer.name).replace("_", "")
         if automatic == type(layer).__name__.lower():
             layer.name = f"{letter}_{level}"
+
+
+def serialize_stacks(stacks: dict[str, list[StochasticLayer]]) -> dict[str, list[dict]]:
+    """The layers of both stacks as JSON can hold them.
+
+    Where a layer is used once more, there is only where it was first.
+    """
+    first: dict[int, list] = {}
+    return {
+        name: [
+            {"same_as": first[id(layer)]}
+            if first.setdefault(id(layer), [name, level]) != [name, level]
+            else keras.saving.serialize_keras_object(layer)
+            for level, layer in enumerate(layers)
+        ]
+        for name, layers in stacks.items()
+    }
+
+
+def deserialize_stacks(config: dict) -> dict[str, list[StochasticLayer]]:
+    """The stacks of a configuration that has what `serialize_stacks` returned."""
+    stacks: dict[str, list] = {"p_layers": [], "q_layers": []}
+    for name, layers in stacks.items():
+        for each in config[name]:
+            if isinstance(each, dict) and "same_as" in each:
+                other, level = each["same_as"]
+                layers.append(stacks[other][level])
+            else:
+                layers.append(keras.saving.deserialize_keras_object(each))
+    return stacks

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
+import types
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 import keras
@@ -13,25 +12,29 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras import layers
+from rws_keras.arrays import Rows
 from rws_keras.checks import check_positive_integer, plain_seed
 from rws_keras.errors import UserError
 from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
 from rws_keras.layers.registry import Family
 from rws_keras.layers.stack import Stack, check_layers
-from rws_keras.models import accuracy, pretrained
-from rws_keras.models.architecture import check_stacks, name_layers, one_per_layer
+from rws_keras.models import accuracy
+from rws_keras.models.architecture import (
+    check_stacks,
+    name_layers,
+    one_per_layer,
+)
+from rws_keras.models.evaluator import warn_of_zero_probability
 from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples, Statistics
-from rws_keras.models.saved_model import write_saved_model
-from rws_keras.models.scorer import Scorer
+from rws_keras.models.saving import Saving
 from rws_keras.models.streaming import Sums, stream_particles
 from rws_keras.models.trainer import Trainer
-from rws_keras.signatures import check_arguments
 
 Data: TypeAlias = np.ndarray | tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="rws_keras")
-class HelmholtzMachine(Trainer):
+class HelmholtzMachine(Saving, Trainer):
     """A deep directed model of data with latents of one kind or another.
 
     The generative model is `p(x, h) = p(h_L) Π p(h_{l-1} | h_l)` with `h_0 = x`, the
@@ -82,21 +85,30 @@ class HelmholtzMachine(Trainer):
             tf.TensorSpec([], tf.int32),
             tf.TensorSpec([2], tf.int32),
         )
-        # One trace each, for any number of data and of particles.
-        self._sums, self._latent_means, self._visible_means = (
-            tf.function(function, input_signature=signature, autograph=False)
-            for function in (
-                lambda *arguments: stream_particles(self, *arguments)[1],
+
+        def function(python_function, **options):
+            return tf.function(python_function, autograph=False, **options)
+
+        # One trace each, for any number of data and of particles. In a namespace, lest TensorFlow
+        # save them with the machine.
+        self._functions = types.SimpleNamespace(
+            sums=function(
+                lambda *arguments: stream_particles(self, *arguments)[1], input_signature=signature
+            ),
+            latent_means=function(
                 functools.partial(stream_particles, self, expectation_of=_latents),
+                input_signature=signature,
+            ),
+            visible_means=function(
                 functools.partial(stream_particles, self, expectation_of=self._visible),
-            )
-        )
-        self._more_sums = tf.function(
-            lambda x, num_particles, seed, done, sums, stop: stream_particles(
-                self, x, num_particles, seed, start=(done, sums), stop=stop
-            )[:2],
-            reduce_retracing=True,
-            autograph=False,
+                input_signature=signature,
+            ),
+            more_sums=function(
+                lambda x, num_particles, seed, done, sums, stop: stream_particles(
+                    self, x, num_particles, seed, start=(done, sums), stop=stop
+                )[:2],
+                reduce_retracing=True,
+            ),
         )
         self.built = True
 
@@ -157,55 +169,6 @@ class HelmholtzMachine(Trainer):
             name=name,
         )
 
-    @classmethod
-    def from_preset(
-        cls, preset: str | os.PathLike, load_weights: bool = True, **overrides
-    ) -> HelmholtzMachine:
-        """Loads a pretrained machine.
-
-        A preset consists of a configuration and arrays: loading one from an untrusted place
-        runs no code of that place.
-
-        Args:
-            preset: A name from `rws_keras.presets()`, the path of a preset's folder, its http(s)
-                address, or `hf://USER/NAME` for the Hugging Face Hub. What is downloaded is
-                checked by its SHA-256 and kept.
-            load_weights: Whether to load the weights; else they are fresh.
-            **overrides: Arguments of the machine to replace: `seed`, `name`, and without the
-                weights `p_layers` and `q_layers`.
-
-        Returns:
-            The machine, not compiled.
-
-        Raises:
-            PresetError: If there is no such preset, or it is damaged or not available. (It is
-                a `UserError`.)
-            UserError: If an override is unknown, or does not go with the weights.
-
-        Example:
-        ```python
-        machine = rws_keras.HelmholtzMachine.from_preset("digits-sbn-64-32", seed=1)
-        ```
-        """
-        return pretrained.load(cls, preset, load_weights, overrides)
-
-    def save_to_preset(self, path: str | os.PathLike) -> Path:
-        """Saves the machine as a preset, which `from_preset(path)` loads.
-
-        The folder can be exported, served, and uploaded to the Hugging Face Hub as it is.
-        Optimizer and objective are left out: a preset is for use and for new training.
-
-        Args:
-            path: The folder. A preset that is there is replaced, anything else is not.
-
-        Returns:
-            The folder.
-
-        Raises:
-            PresetError: If something else than a preset is at that path.
-        """
-        return pretrained.save(self, path)
-
     # The two stacks.
 
     @property
@@ -260,6 +223,10 @@ class HelmholtzMachine(Trainer):
         """
         return self.p_layers[0].check_data(x)
 
+    def checked_rows(self, x: object) -> Rows:
+        """As `check_data`, without a conversion to float32: sparse data stay sparse."""
+        return self.p_layers[0].checked_rows(x)
+
     def estimate(self, x: tf.Tensor, num_particles: int | tf.Tensor, seed: tf.Tensor) -> Statistics:
         """Statistics of K particles a datum; see `Statistics`.
 
@@ -268,7 +235,7 @@ class HelmholtzMachine(Trainer):
             num_particles: K.
             seed: int32 tensor `[2]`.
         """
-        return self._sums(x, num_particles, seed).statistics(num_particles)
+        return self._functions.sums(x, num_particles, seed).statistics(num_particles)
 
     def estimate_in_parts(
         self, x: tf.Tensor, num_particles: int, seed: tf.Tensor, part: int
@@ -289,7 +256,7 @@ class HelmholtzMachine(Trainer):
         done, sums = 0, Sums.nothing(self, len(x))
         while done < num_particles:
             stop = tf.constant(min(done + part, num_particles))
-            drawn, sums = self._more_sums(
+            drawn, sums = self._functions.more_sums(
                 x, tf.constant(num_particles), seed, tf.constant(done), sums, stop
             )
             done = int(drawn)
@@ -371,10 +338,15 @@ class HelmholtzMachine(Trainer):
         num_particles = check_positive_integer(num_particles, "num_particles")
         x, seed = self.check_data(x), stateless_seed(seed)
         if max_standard_error is not None:
-            return accuracy.estimate_to_accuracy(
-                self._sums, x, num_particles, max_standard_error, seed
+            estimate = accuracy.estimate_to_accuracy(
+                self._functions.sums, x, num_particles, max_standard_error, seed
             )
-        return self.estimate(x, tf.constant(num_particles), seed).likelihood
+        else:
+            sums = self._functions.sums(x, tf.constant(num_particles), seed)
+            estimate = sums.weights.likelihood(num_particles)
+        if tf.executing_eagerly():
+            warn_of_zero_probability(estimate.log_likelihood.numpy())
+        return estimate
 
     def posterior_mean(
         self, x: Data, num_particles: int = 100, seed: Seed = None
@@ -389,7 +361,7 @@ class HelmholtzMachine(Trainer):
         Returns:
             A tensor `[N, units]` for each latent layer, bottom first.
         """
-        return self._expectation(self._latent_means, x, num_particles, seed)
+        return self._expectation(self._functions.latent_means, x, num_particles, seed)
 
     def reconstruct(self, x: Data, num_particles: int = 100, seed: Seed = None) -> tf.Tensor:
         """Estimates the visible means `E[x' | h_1]` over the posterior of `x`.
@@ -402,7 +374,7 @@ class HelmholtzMachine(Trainer):
         Returns:
             Means `[N, visible]`, for binary units the probabilities that they are on.
         """
-        return self._expectation(self._visible_means, x, num_particles, seed)[0]
+        return self._expectation(self._functions.visible_means, x, num_particles, seed)[0]
 
     def _expectation(self, estimate, x, num_particles, seed):
         num_particles = check_positive_integer(num_particles, "num_particles")
@@ -412,64 +384,6 @@ class HelmholtzMachine(Trainer):
         # Drawn anew: an autoregressive layer must not look at the datum itself.
         visible = self.p_layers[0].distribution(latents[0])
         return [visible.conditional_mean(visible.sample(seed=seed))]
-
-    # Saving.
-
-    def export(
-        self,
-        filepath: str | os.PathLike,
-        format: str = "tf_saved_model",
-        verbose: bool | None = None,
-        **options: int,
-    ) -> None:
-        """Writes a SavedModel that TensorFlow Serving runs as it is, without this library.
-
-        Its signatures are `serving_default`, `score_fast` and `score_accurate` (log-likelihoods
-        with K = 100, 10 and 1,000), `posterior`, `reconstruct`, `impute` and `sample`; see
-        `Scorer`.
-
-        Args:
-            filepath: The new directory.
-            format: `"tf_saved_model"`, the only one there is.
-            verbose: Whether to print the signatures; `None` stands for yes, as in Keras.
-            **options: Arguments of `Scorer`: `num_particles`, `fast`, `accurate`,
-                `num_completions`, `seed`.
-
-        Raises:
-            UserError: If the format is another one, the path is taken, or an option is unknown
-                or out of its range.
-
-        Example:
-        ```python
-        machine.export("models/mine/1", num_particles=50)
-        ```
-        """
-        if format != "tf_saved_model":
-            raise UserError(f"A machine is exported as 'tf_saved_model', not as {format!r}.")
-        check_arguments("`export`", Scorer, options, besides=["machine"])
-        signatures = write_saved_model(Scorer(self, **options), filepath)
-        if verbose is None or verbose:
-            print(f"Saved artifact at '{filepath}', with signatures {', '.join(signatures)}.")
-
-    def get_config(self) -> dict:
-        return {
-            "name": self.name,
-            "seed": self.seed,
-            "p_layers": keras.saving.serialize_keras_object(self.p_layers),
-            "q_layers": keras.saving.serialize_keras_object(self.q_layers),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict) -> HelmholtzMachine:
-        stacks = {
-            key: keras.saving.deserialize_keras_object(config[key])
-            for key in ("p_layers", "q_layers")
-        }
-        return cls(**{**config, **stacks})
-
-    def get_build_config(self):
-        # The layers carry their own: a machine is built as soon as it is made.
-        return None
 
 
 def _latents(latents, seed):

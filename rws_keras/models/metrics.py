@@ -11,8 +11,8 @@ from rws_keras.models.particles import Statistics
 class MachineMetrics(keras.metrics.Metric):
     """Means over the data of a machine's statistics, all in one vector of sums.
 
-    `result()` is a dict: `loss` (the negative log-likelihood), `log_likelihood`,
-    `log_likelihood_se` (its standard error over the data), `elbo`, `ess`, `kl_l` and
+    `result()` is a dict: `log_likelihood`, `log_likelihood_se` (its standard error over the
+    data), `loss` (the negative log-likelihood), `elbo`, `ess`, `kl_l` and
     `entropy_l` of each latent layer l (1 is the lowest), `num_particles` and `num_data`. All
     but the effective sample size and the counts are in nats per datum.
 
@@ -41,34 +41,46 @@ class MachineMetrics(keras.metrics.Metric):
         """Another one of its kind, which has seen nothing yet."""
         return MachineMetrics(self.num_latent_layers, self.name)
 
-    def update_state(self, statistics: Statistics, num_particles: int | tf.Tensor) -> None:
-        """Adds a batch whose statistics come from so many particles a datum."""
-        likelihood, elbo, kl, entropy = statistics
+    def update_state(
+        self,
+        statistics: Statistics,
+        num_particles: int | tf.Tensor,
+        sample_weight: tf.Tensor | None = None,
+    ) -> None:
+        """Adds a batch whose statistics come from so many particles a datum.
+
+        A datum of weight w counts as w data; one of weight 0 does not count.
+        """
         columns = [
-            likelihood.log_likelihood,
-            elbo,
-            likelihood.effective_sample_size,
-            *kl,
-            *entropy,
-            tf.fill(tf.shape(elbo), tf.cast(num_particles, tf.float32)),
+            statistics.log_likelihood,
+            statistics.elbo,
+            statistics.effective_sample_size,
+            *statistics.kl,
+            *statistics.entropy,
+            tf.fill(tf.shape(statistics.elbo), tf.cast(num_particles, tf.float32)),
         ]
         values = tf.cast(tf.stack(columns), tf.float64)
-        count = tf.cast(tf.shape(values)[1], tf.float64)
+        count, squares = tf.cast(tf.shape(values)[1], tf.float64), values[0] ** 2
+        if sample_weight is not None:
+            weight = tf.cast(sample_weight, tf.float64)
+            count = tf.reduce_sum(weight)
+            values = tf.math.multiply_no_nan(values, weight)
+            squares = tf.math.multiply_no_nan(squares, weight)
         self.count.assign_add(count)
         self.total.assign_add(tf.reduce_sum(values, axis=1))
-        self.squares.assign_add(tf.reduce_sum(values[0] ** 2))
+        self.squares.assign_add(tf.reduce_sum(squares))
 
     def result(self) -> dict[str, tf.Tensor]:
-        count = tf.maximum(tf.convert_to_tensor(self.count), 1.0)
-        means = tf.unstack(tf.convert_to_tensor(self.total) / count)
+        count = tf.convert_to_tensor(self.count)
+        means = tf.unstack(tf.math.divide_no_nan(tf.convert_to_tensor(self.total), count))
         # float64 leaves eight digits to the difference of the squares.
-        variance = tf.maximum(self.squares / count - means[0] ** 2, 0.0)
+        variance = tf.maximum(tf.math.divide_no_nan(self.squares, count) - means[0] ** 2, 0.0)
         standard_error = tf.sqrt(variance / tf.maximum(count - 1.0, 1.0))
         named = dict(zip(self.names, means, strict=True))
         return {
-            "loss": -named["log_likelihood"],
-            "log_likelihood": named.pop("log_likelihood"),
+            "log_likelihood": named["log_likelihood"],
             "log_likelihood_se": standard_error,
+            "loss": -named.pop("log_likelihood"),
             **named,
-            "num_data": tf.convert_to_tensor(self.count),
+            "num_data": count,
         }

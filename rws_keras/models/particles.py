@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -41,8 +40,21 @@ class Particles(NamedTuple):
 
     @property
     def normalized_weights(self) -> tf.Tensor:
-        """`ω_k / Σ ω`, `[K, N]`: they sum to one over the particles."""
-        return tf.nn.softmax(self.log_weights, axis=0)
+        """`ω_k / Σ ω`, `[K, N]`: they sum to one over the particles.
+
+        Where P gives a datum no probability at any particle, all are zero.
+        """
+        weights = scaled_weights(self.log_weights)[0]
+        return tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=0))
+
+
+def scaled_weights(log_weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The weights `[K, ...]` over the largest of them, and the logarithm of that, `[...]`.
+
+    It is never -inf, of which a difference would be NaN: weights of zero are zero over it.
+    """
+    log_scale = tf.maximum(tf.reduce_max(log_weights, axis=0), log_weights.dtype.min)
+    return tf.exp(log_weights - log_scale), log_scale
 
 
 def resample(
@@ -81,8 +93,10 @@ class LikelihoodEstimate(NamedTuple):
         log_likelihood: `log (1/K Σ ω_k)` in nats, `[N]`. The estimate of `p(x)` itself is
             unbiased, its logarithm is on average too low.
         standard_error: Standard error of the estimate in nats (delta method), `[N]`; NaN
-            for one particle, which says nothing of its own spread.
-        effective_sample_size: `(Σ ω)² / Σ ω²`, between 1 and K, `[N]`.
+            for one particle, which says nothing of its own spread, and where the
+            log-likelihood is -inf, because no particle has a weight above zero.
+        effective_sample_size: `(Σ ω)² / Σ ω²`, between 1 and K, `[N]`; 0 where no particle has
+            a weight above zero.
         num_particles: K, how many particles each datum took, int32 `[N]`.
     """
 
@@ -93,17 +107,19 @@ class LikelihoodEstimate(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What is reported of a batch, each averaged over the particles, `[N]`.
+    """What is reported of a batch of N data, each `[N]`, from K particles a datum.
 
     Attributes:
-        likelihood: The `LikelihoodEstimate`.
+        log_likelihood: `log (1/K Σ ω_k)` in nats; as in `LikelihoodEstimate`.
+        effective_sample_size: `(Σ ω)² / Σ ω²`.
         elbo: Single-sample bound `E_q[log ω]` in nats.
         kl: One tensor for each latent layer, bottom first:
             `E_q[log q(h_l | h_{l-1}) - log p(h_l | h_{l+1})]` in nats.
         entropy: One tensor for each Q layer: `-E_q[log q(h_l | h_{l-1})]` in nats.
     """
 
-    likelihood: LikelihoodEstimate
+    log_likelihood: tf.Tensor
+    effective_sample_size: tf.Tensor
     elbo: tf.Tensor
     kl: list[tf.Tensor]
     entropy: list[tf.Tensor]
@@ -124,37 +140,80 @@ class Samples(NamedTuple):
     mean: tf.Tensor
 
 
-def likelihood_from_sums(log_sum, log_sum_of_squares, num_particles) -> LikelihoodEstimate:
-    """The estimate from `log Σ ω` and `log Σ ω²`, each `[N]`, over K particles, `[]` or `[N]`."""
-    taken = tf.broadcast_to(tf.cast(num_particles, tf.int32), tf.shape(log_sum))
-    num_particles = tf.cast(num_particles, log_sum.dtype)
-    ess = tf.exp(2.0 * log_sum - log_sum_of_squares)
-    # Var(mean ω) / (mean ω)², with the variance from the same particles. Rounding can
-    # bring the difference of two almost equal numbers below zero.
-    variance = tf.maximum(1.0 / ess - 1.0 / num_particles, 0.0)
-    variance = tf.where(
-        num_particles > 1.0,
-        variance * num_particles / tf.maximum(num_particles - 1.0, 1.0),
-        math.nan,
-    )
-    return LikelihoodEstimate(
-        tf.cast(log_sum - tf.math.log(num_particles), tf.float32),
-        tf.cast(tf.sqrt(variance), tf.float32),
-        tf.cast(ess, tf.float32),
-        taken,
-    )
+class WeightSums(NamedTuple):
+    """`Σ ω` and `Σ ω²` of particles, over a scale that keeps them from overflowing.
+
+    All are `[N]`, and finite also where all weights are zero.
+
+    Attributes:
+        log_scale: `log s`, about the largest log-weight.
+        first: `Σ ω / s`.
+        second: `Σ ω² / s²`.
+    """
+
+    log_scale: tf.Tensor
+    first: tf.Tensor
+    second: tf.Tensor
+
+    @classmethod
+    def nothing(cls, num_data: int | tf.Tensor) -> WeightSums:
+        """The sums before the first particle."""
+        zeros = tf.zeros([num_data], tf.float64)
+        return cls(zeros + tf.float64.min, zeros, zeros)
+
+    @classmethod
+    def of(cls, log_weights: tf.Tensor) -> WeightSums:
+        """The sums of weights `[K, N]`."""
+        weights, log_scale = scaled_weights(log_weights)
+        return cls(
+            log_scale,
+            tf.reduce_sum(weights, axis=0),
+            tf.reduce_sum(tf.square(weights), axis=0),
+        )
+
+    def plus(self, other: WeightSums) -> WeightSums:
+        """The sums of both sets of particles."""
+        log_scale = tf.maximum(self.log_scale, other.log_scale)
+        mine, theirs = tf.exp(self.log_scale - log_scale), tf.exp(other.log_scale - log_scale)
+        return WeightSums(
+            log_scale,
+            mine * self.first + theirs * other.first,
+            tf.square(mine) * self.second + tf.square(theirs) * other.second,
+        )
+
+    def log_likelihood(self, num_particles: int | tf.Tensor) -> tf.Tensor:
+        """`log (1/K Σ ω_k)` in nats, float32 `[N]`, of K particles, `[]` or `[N]`."""
+        mean = self.first / tf.cast(num_particles, self.first.dtype)
+        return tf.cast(self.log_scale + tf.math.log(mean), tf.float32)
+
+    @property
+    def effective_sample_size(self) -> tf.Tensor:
+        """`(Σ ω)² / Σ ω²`, float32 `[N]`."""
+        return tf.cast(tf.math.divide_no_nan(tf.square(self.first), self.second), tf.float32)
+
+    def likelihood(self, num_particles: int | tf.Tensor) -> LikelihoodEstimate:
+        """The estimate from K particles, `[]` or `[N]`."""
+        taken = tf.broadcast_to(tf.cast(num_particles, tf.int32), tf.shape(self.first))
+        num = tf.cast(num_particles, self.first.dtype)
+        # Var(mean ω) / (mean ω)², with the variance from the same particles. Rounding can
+        # bring the difference of two almost equal numbers below zero. 0 / 0 is the NaN of one
+        # particle, and of none above zero.
+        variance = tf.maximum(self.second / tf.square(self.first) - 1.0 / num, 0.0)
+        return LikelihoodEstimate(
+            self.log_likelihood(num),
+            tf.cast(tf.sqrt(variance * num / (num - 1.0)), tf.float32),
+            self.effective_sample_size,
+            taken,
+        )
 
 
 def statistics_of(particles: Particles) -> Statistics:
     """The statistics of one draw of particles."""
-    log_weights = particles.log_weights
+    sums = WeightSums.of(particles.log_weights)
     return Statistics(
-        likelihood_from_sums(
-            tf.reduce_logsumexp(log_weights, axis=0),
-            tf.reduce_logsumexp(2.0 * log_weights, axis=0),
-            tf.shape(log_weights)[0],
-        ),
-        elbo=tf.reduce_mean(log_weights, axis=0),
+        sums.log_likelihood(tf.shape(particles.log_weights)[0]),
+        sums.effective_sample_size,
+        elbo=tf.reduce_mean(particles.log_weights, axis=0),
         kl=[
             tf.reduce_mean(q - p, axis=0)
             for q, p in zip(particles.log_q, particles.log_p[1:], strict=True)

@@ -16,7 +16,7 @@ from typing import TypeVar
 import keras
 
 from rws_keras import resources
-from rws_keras.errors import UserError, reason
+from rws_keras.errors import PrecisionError, UserError, reason
 from rws_keras.files import write_json
 from rws_keras.models import downloads
 from rws_keras.models.preset_files import (
@@ -265,6 +265,8 @@ def _no_machine_in(folder: Path) -> Iterator[None]:
     """Turns whatever goes wrong into a `PresetError` that names the preset."""
     try:
         yield
+    except PrecisionError:  # nothing is wrong with the preset
+        raise
     except Exception as error:  # json, Keras and h5py each have errors of their own
         raise PresetError(f"{folder} does not hold a machine: {reason(error)}.") from error
 

@@ -14,10 +14,11 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras.checks import BINARY, Support, check_positive_integer, plain_seed
+from rws_keras.arrays import BINARY, Support
+from rws_keras.checks import check_positive_integer, plain_seed
 from rws_keras.errors import UserError
 from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
-from rws_keras.models.particles import likelihood_from_sums, resample, sum_over_layers
+from rws_keras.models.particles import WeightSums, resample, sum_over_layers
 
 # All particles of a row are in flight at once; four rows of this many take about 500 MB.
 MOST_PARTICLES = 10_000
@@ -272,20 +273,19 @@ def _by_row(function: Callable, rows, shapes: dict, invalid: tf.Tensor) -> dict[
         parallel_iterations=_ROWS_AT_ONCE,
     )
 
+    # 1, or 0 / 0: the NaN is made for those rows alone.
+    valid = tf.cast(~invalid, tf.float32)
+    factor = valid / valid
+
     def spoil(result):
-        shape = [-1] + [1] * (result.shape.rank - 1)
-        return tf.where(tf.reshape(invalid, shape), math.nan, result)
+        return result * tf.reshape(factor, [-1] + [1] * (result.shape.rank - 1))
 
     return {key: spoil(result) for key, result in results.items()}
 
 
 def _estimate(log_weights: tf.Tensor) -> dict[str, tf.Tensor]:
     log_weights = tf.cast(log_weights, tf.float64)
-    estimate = likelihood_from_sums(
-        tf.reduce_logsumexp(log_weights),
-        tf.reduce_logsumexp(2.0 * log_weights),
-        log_weights.shape[0],
-    )
+    estimate = WeightSums.of(log_weights).likelihood(log_weights.shape[0])
     return {key: getattr(estimate, key) for key in _ESTIMATE}
 
 

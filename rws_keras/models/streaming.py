@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 
-from rws_keras.models.particles import Statistics, likelihood_from_sums, sum_over_layers
+from rws_keras.models.particles import Statistics, WeightSums, sum_over_layers
 
 # Rows (particles times data) in flight. The widest activation then has
 # ROWS_IN_FLIGHT x units float32 numbers: 8 MB for 784 units, which a CPU's cache holds
@@ -25,14 +24,12 @@ class Sums(NamedTuple):
     """What is kept of the particles, float64 `[N]`.
 
     Attributes:
-        log_sum: `log Σ ω`.
-        log_sum_of_squares: `log Σ ω²`.
+        weights: Their `WeightSums`.
         log_p: `Σ log p` of each P layer, bottom first.
         log_q: `Σ log q` of each Q layer, bottom first.
     """
 
-    log_sum: tf.Tensor
-    log_sum_of_squares: tf.Tensor
+    weights: WeightSums
     log_p: list[tf.Tensor]
     log_q: list[tf.Tensor]
 
@@ -40,8 +37,7 @@ class Sums(NamedTuple):
     def nothing(cls, machine, num_data: int | tf.Tensor) -> Sums:
         """The sums before the first particle."""
         zeros = tf.zeros([num_data], tf.float64)
-        log_zeros = tf.fill([num_data], tf.constant(-float("inf"), tf.float64))
-        return cls(log_zeros, log_zeros, [zeros] * len(machine.p), [zeros] * len(machine.q))
+        return cls(WeightSums.nothing(num_data), [zeros] * len(machine.p), [zeros] * len(machine.q))
 
     def statistics(self, num_particles: tf.Tensor) -> Statistics:
         """The statistics of so many particles."""
@@ -50,7 +46,8 @@ class Sums(NamedTuple):
             return tf.cast(total / tf.cast(num_particles, tf.float64), tf.float32)
 
         return Statistics(
-            likelihood_from_sums(self.log_sum, self.log_sum_of_squares, num_particles),
+            self.weights.log_likelihood(num_particles),
+            self.weights.effective_sample_size,
             elbo=mean(sum_over_layers(self.log_p) - sum_over_layers(self.log_q)),
             kl=[mean(q - p) for q, p in zip(self.log_q, self.log_p[1:], strict=True)],
             entropy=[mean(-q) for q in self.log_q],
@@ -92,34 +89,32 @@ def stream_particles(
     def expectations(latents, seed):
         return [] if expectation_of is None else expectation_of(latents, seed)
 
-    def draw(done, sums, means):
+    def draw(done, sums, totals):
         count = tf.minimum(chunk, num_particles - done)
         sample_seed, statistic_seed = tf.unstack(tf.random.split(tf.random.fold_in(seed, done)))
         particles = machine.draw_particles(x, count, sample_seed)
         log_weights = tf.cast(particles.log_weights, tf.float64)
-        log_sum = tfp.math.log_add_exp(sums.log_sum, tf.reduce_logsumexp(log_weights, axis=0))
-        log_sum_of_squares = tfp.math.log_add_exp(
-            sums.log_sum_of_squares, tf.reduce_logsumexp(2.0 * log_weights, axis=0)
-        )
-        shrink = tf.cast(tf.exp(sums.log_sum - log_sum), tf.float32)
-        weights = tf.cast(tf.exp(log_weights - log_sum), tf.float32)
-        means = [
-            shrink[:, None] * mean + tf.einsum("kn,kn...->n...", weights, statistic)
-            for mean, statistic in zip(
-                means, expectations(particles.latents, statistic_seed), strict=True
+        weight_sums = sums.weights.plus(WeightSums.of(log_weights))
+        # Over the new scale, as the sums of the weights are.
+        shrink = tf.cast(tf.exp(sums.weights.log_scale - weight_sums.log_scale), tf.float32)
+        weights = tf.cast(tf.exp(log_weights - weight_sums.log_scale), tf.float32)
+        totals = [
+            shrink[:, None] * total + tf.einsum("kn,kn...->n...", weights, statistic)
+            for total, statistic in zip(
+                totals, expectations(particles.latents, statistic_seed), strict=True
             )
         ]
         log_p, log_q = (
             [_add(total, part) for total, part in zip(totals, parts, strict=True)]
             for totals, parts in [(sums.log_p, particles.log_p), (sums.log_q, particles.log_q)]
         )
-        return done + count, Sums(log_sum, log_sum_of_squares, log_p, log_q), means
+        return done + count, Sums(weight_sums, log_p, log_q), totals
 
     shapes = expectations(
         [tf.zeros([1, num_data, units]) for units in machine.latent_units], tf.constant([0, 0])
     )
     stop = num_particles if stop is None else stop
-    return tf.while_loop(
+    done, sums, totals = tf.while_loop(
         lambda done, *_: done < stop,
         draw,
         (
@@ -128,6 +123,8 @@ def stream_particles(
         ),
         parallel_iterations=1,
     )
+    weight = tf.cast(sums.weights.first, tf.float32)[:, None]
+    return done, sums, [total / weight for total in totals]
 
 
 def _add(total, part):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import types
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rws_keras.checks import check_positive_integer
+from rws_keras.checks import check_positive_integer, check_precision
 from rws_keras.errors import UserError
 from rws_keras.layers.noise import Seed, draw_noise, split_noise
 from rws_keras.models.particles import Particles
@@ -47,6 +50,11 @@ class Objective(keras.layers.Layer):
 
     Arguments that are plain values and kept in attributes of their names are part of the
     configuration, and may change while the machine trains: a step is traced for each combination.
+    Those that are named in `scales` are numbers that `loss` reads by `scale`: a new value needs
+    no new trace, but where it is off (`False` or 0) or on as it is (`True`).
+
+    The data may have weights. A `loss` and an `update` that take a further argument
+    `sample_weight` are given them; the others refuse to train with weights.
 
     Sampling is outside the gradient tape, so no gradient can flow through samples; a subclass
     with `path_gradients = True` has it inside, for latents that are reparameterised.
@@ -79,15 +87,30 @@ class Objective(keras.layers.Layer):
         "num_particles": check_positive_integer
     }
 
+    # Names of the settings that are scales of a part of the loss.
+    scales: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, num_particles: int = 5, **kwargs):
         super().__init__(**{"name": "objective", **kwargs})
+        check_precision(self)
+        # Not tracked: their values are part of the configuration.
+        self._scales = types.SimpleNamespace(
+            **{name: tf.Variable(1.0, trainable=False) for name in self.scales}
+        )
         self.num_particles = num_particles
         self.state_shapes: tuple | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.settings:
             value = self.settings[name](value, name)
+        if name in self.scales:
+            getattr(self._scales, name).assign(float(value))
         super().__setattr__(name, value)
+
+    def scale(self, name: str) -> bool | tf.Tensor:
+        """The value of a setting that is a scale: `True`, `False`, or a tensor that may change."""
+        value = getattr(self, name)
+        return bool(value) if _is_switch(value) else getattr(self._scales, name).read_value()
 
     @property
     def current_settings(self) -> str:
@@ -97,7 +120,7 @@ class Objective(keras.layers.Layer):
         """
         return repr(
             [
-                (name, value)
+                (name, value if name not in self.scales or _is_switch(value) else "scaled")
                 for name, value in vars(self).items()
                 if name in self.settings
                 or (isinstance(value, bool | int | float | str | np.generic) and name[0] != "_")
@@ -182,51 +205,76 @@ class Objective(keras.layers.Layer):
         """
         return Draws(*machine.q.sample(noise["particles"], given=x))
 
-    def loss(self, machine, x: tf.Tensor, draws: Draws) -> tuple[tf.Tensor, Particles]:
+    def loss(
+        self, machine, x: tf.Tensor, draws: Draws, sample_weight: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, Particles]:
         """The scalar to differentiate, and the particles with their weights.
 
         Args:
             machine: The `HelmholtzMachine`.
             x: Float32 data `[N, visible]`.
             draws: What `draw` returned.
+            sample_weight: Weights of the data `[N]`, or `None`; see `mean_over_data`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not override `loss`.")
 
-    def update(self, machine, x: tf.Tensor, particles: Particles) -> None:
+    def update(
+        self, machine, x: tf.Tensor, particles: Particles, sample_weight: tf.Tensor | None = None
+    ) -> None:
         """Changes weights that are not trained, such as running means, once a step.
 
         Args:
             machine: The `HelmholtzMachine`.
             x: Float32 data `[N, visible]`.
             particles: The particles of the step.
+            sample_weight: Weights of the data `[N]`, or `None`.
         """
 
+    def after_step(self, machine, x, particles: Particles, sample_weight: tf.Tensor | None) -> None:
+        """Calls `update`; arguments as there."""
+        self._call(self.update, machine, x, particles, sample_weight=sample_weight)
+
     def gradients(
-        self, machine, x: tf.Tensor, noise: tf.Tensor
+        self,
+        machine,
+        x: tf.Tensor,
+        noise: tf.Tensor,
+        sample_weight: tf.Tensor | None = None,
+        scale_loss: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ) -> tuple[list[tf.Tensor], Particles]:
         """Gradients of the loss for all trainable variables (zero where it has none).
 
-        A pure function of its arguments and the weights, which XLA compiles well.
+        To the loss are added, as in Keras, the machine's `losses`: those of regularizers, and
+        what layers add by `add_loss`. A pure function of its arguments and the weights, which
+        XLA compiles well.
 
         Args:
             machine: The `HelmholtzMachine`, compiled with this objective or not.
             x: Float32 data `[N, visible]`.
             noise: What `noise` drew for N data.
+            sample_weight: Weights of the data `[N]`, or `None` for equal ones.
+            scale_loss: Function of the loss to what is differentiated, as a Keras optimizer's.
 
         Returns:
             The gradients in the order of `machine.trainable_variables`, to be descended,
             and the particles of the step.
 
         Raises:
-            UserError: If the loss does not depend on a trainable weight of the objective.
+            UserError: If the loss does not depend on a trainable weight of the objective, or
+                takes no weights of the data and there are some.
         """
         named = self.split(machine, tf.shape(x)[0], noise)
         draws = None if self.path_gradients else self.draw(machine, x, named)
         variables = [variable.value for variable in machine.trainable_variables]
         with tf.GradientTape() as tape:
-            if draws is None:
-                draws = self.draw(machine, x, named)
-            loss, particles = self._checked_loss(machine, x, draws)
+            with _one_call(machine):
+                if draws is None:
+                    draws = self.draw(machine, x, named)
+                loss, particles = self._checked_loss(machine, x, draws, sample_weight)
+                for each in machine.losses:
+                    loss += tf.reduce_sum(tf.cast(each, loss.dtype))
+            if scale_loss is not None:
+                loss = scale_loss(loss)
         self._check_tracked(machine, tape.watched_variables())
         gradients = tape.gradient(loss, variables)
         self._check_own_weights(machine.trainable_variables, gradients)
@@ -235,8 +283,20 @@ class Objective(keras.layers.Layer):
             for variable, gradient in zip(variables, gradients, strict=True)
         ], particles
 
-    def _checked_loss(self, machine, x, draws):
-        result = self.loss(machine, x, draws)
+    def _call(self, method, *arguments, sample_weight):
+        """Calls a method that takes weights of the data where there are any."""
+        if sample_weight is None:
+            return method(*arguments)
+        if "sample_weight" not in inspect.signature(method).parameters:
+            raise UserError(
+                f"{type(self).__name__} cannot train with `sample_weight`: its `{method.__name__}` "
+                "takes no such argument. Add it, and weigh the data by "
+                "rws_keras.objectives.mean_over_data."
+            )
+        return method(*arguments, sample_weight=sample_weight)
+
+    def _checked_loss(self, machine, x, draws, sample_weight):
+        result = self._call(self.loss, machine, x, draws, sample_weight=sample_weight)
         if not isinstance(result, tuple) or len(result) != 2 or result[0].shape.rank != 0:
             raise UserError(
                 f"`loss` of {type(self).__name__} must return a scalar and the particles."
@@ -286,3 +346,37 @@ class Objective(keras.layers.Layer):
 def register(cls: type[Objective]) -> type[Objective]:
     """Makes an objective part of the machines saved with it."""
     return keras.saving.register_keras_serializable(package="rws_keras")(cls)
+
+
+def mean_over_data(values: tf.Tensor, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
+    """The mean of values `[N]`, where a datum of weight w counts as w data.
+
+    Args:
+        values: One value for each datum.
+        sample_weight: Weights of the data `[N]`, or `None` for equal ones. A value of weight 0
+            does not count, even if it is infinite.
+    """
+    if sample_weight is None:
+        return tf.reduce_mean(values)
+    total = tf.reduce_sum(tf.math.multiply_no_nan(values, sample_weight))
+    return tf.math.divide_no_nan(total, tf.reduce_sum(sample_weight))
+
+
+def _is_switch(scale: Any) -> bool:
+    """Whether a scale only says that its part of the loss is on, or off."""
+    return isinstance(scale, bool) or not scale
+
+
+@contextlib.contextmanager
+def _one_call(machine):
+    """Makes what happens within one call of the model, as a step is in Keras.
+
+    A layer clears its losses when a call begins. A layer that is called twice in a step would
+    otherwise lose those of the first time.
+    """
+    machine._get_call_context()
+    try:
+        yield
+    finally:
+        machine._maybe_reset_call_context()
+        machine._clear_losses()

@@ -11,7 +11,7 @@ import tensorflow as tf
 from rws_keras.checks import check_number, check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.models.particles import Particles, resample, sum_over_layers
-from rws_keras.objectives.objective import Draws, Objective, register
+from rws_keras.objectives.objective import Draws, Objective, mean_over_data, register
 
 
 def _check_scale(scale: Any, name: str) -> bool | float:
@@ -35,7 +35,8 @@ class ReweightedWakeSleep(Objective):
 
     Args:
         num_particles: Positive integer, K.
-        wake_p: Whether to apply the wake update of P, or its scale.
+        wake_p: Whether to apply the wake update of P, or its scale: a number that may change
+            while the machine trains, see `rws_keras.callbacks.ObjectiveSchedule`.
         wake_q: Whether to apply the wake update of Q, or its scale.
         sleep_q: Whether to apply the sleep update of Q, or its scale.
         num_dreams: Dreams a step; as many as there are data in the batch by default.
@@ -62,6 +63,7 @@ class ReweightedWakeSleep(Objective):
         "num_dreams": _check_optional_number,
         "num_resampled": _check_optional_number,
     }
+    scales: ClassVar = ("wake_p", "wake_q", "sleep_q")
 
     def __init__(
         self,
@@ -101,29 +103,40 @@ class ReweightedWakeSleep(Objective):
             draws = draws._replace(dream=(dreamt, latents))
         return draws._replace(resampling=noise.get("resampling"))
 
-    def loss(self, machine, x: tf.Tensor, draws: Draws) -> tuple[tf.Tensor, Particles]:
+    def loss(
+        self, machine, x: tf.Tensor, draws: Draws, sample_weight: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, Particles]:
         latents = draws.latents
         particles = Particles(latents, machine.log_p(x, latents), draws.log_q)
         weights, log_p = tf.stop_gradient(particles.normalized_weights), particles.log_p
         if self.num_resampled:
             latents = resample(latents, weights, self.num_resampled, draws.resampling)
-            weights, log_p = 1.0 / self.num_resampled, machine.log_p(x, latents)
+            log_p = machine.log_p(x, latents)
+            # None of a datum whose weights are all zero is followed.
+            possible = tf.reduce_any(weights > 0.0, axis=0)
+            weights = tf.cast(possible, tf.float32) / self.num_resampled
         loss = tf.zeros([])
+
+        def followed(log_probs):
+            """Sum over the layers and, by their weights, over the particles; mean over the data.
+
+            A particle of weight zero, and probability zero, is not followed.
+            """
+            values = tf.math.multiply_no_nan(sum_over_layers(log_probs), weights)
+            return mean_over_data(tf.reduce_sum(values, axis=0), sample_weight)
+
         if self.wake_p:  # Σ_k ω̃_k log p(x, h_k)
-            loss -= self.wake_p * _weighted_mean(weights, log_p)
+            loss -= _scaled(self.scale("wake_p"), followed(log_p))
         if self.wake_q:  # Σ_k ω̃_k log q(h_k | x)
-            loss -= self.wake_q * _weighted_mean(weights, machine.log_q(x, latents))
+            loss -= _scaled(self.scale("wake_q"), followed(machine.log_q(x, latents)))
         if self.sleep_q and draws.dream:  # log q(h | x) at (x, h) ~ p
-            dreamt, dreamt_latents = draws.dream
-            loss -= self.sleep_q * tf.reduce_mean(
-                sum_over_layers(machine.log_q(dreamt, dreamt_latents))
-            )
+            log_q = sum_over_layers(machine.log_q(*draws.dream))
+            loss -= _scaled(self.scale("sleep_q"), tf.reduce_mean(log_q))
         return loss, particles
 
 
-def _weighted_mean(weights, log_probs):
-    """Sum over the layers and, weighted, over the particles; mean over the data."""
-    return tf.reduce_mean(tf.reduce_sum(weights * sum_over_layers(log_probs), axis=0))
+def _scaled(scale, value):
+    return value if scale is True else scale * value
 
 
 def _only(allowed: object) -> Callable[[object, str], object]:

@@ -30,6 +30,7 @@ def evaluate(
     seed: int,
     partial: Path,
     report: Callable[[float], None] = lambda done: None,
+    sample_weight: np.ndarray | None = None,
 ) -> dict[str, float]:
     """What `machine.evaluate` returns for the same arguments, in steps that are written down.
 
@@ -45,10 +46,11 @@ def evaluate(
         seed: Integer, seeds the particles.
         partial: The file. It is the caller's to remove once the result is safe.
         report: Is called with the number of batches that are done.
+        sample_weight: Weights of the rows `[N]`, such as the counts of `datasets.count_rows`.
     """
     key = {
         "machine": _digest(machine.get_weights()),
-        "data": _digest([x]),
+        "data": _digest([x] if sample_weight is None else [x, sample_weight]),
         "num_particles": num_particles,
         "batch_size": batch_size,
         "seed": seed,
@@ -64,7 +66,8 @@ def evaluate(
     written = time.monotonic()
     try:
         for batch in range(done, math.ceil(len(x) / batch_size)):
-            rows = tf.constant(x[batch * batch_size : (batch + 1) * batch_size], tf.float32)
+            part = slice(batch * batch_size, (batch + 1) * batch_size)
+            rows = tf.constant(x[part], tf.float32)
             parts = machine.estimate_in_parts(
                 rows, num_particles, tf.constant([seed, batch]), max(_ROWS // len(rows), 1)
             )
@@ -72,7 +75,8 @@ def evaluate(
                 if drawn < num_particles:
                     report(batch + drawn / num_particles)
                 statistics = so_far
-            metrics.update_state(statistics, num_particles)
+            weight = None if sample_weight is None else tf.constant(sample_weight[part], tf.float32)
+            metrics.update_state(statistics, num_particles, weight)
             state = batch + 1, [variable.numpy().tolist() for variable in metrics.variables]
             report(batch + 1)
             if time.monotonic() - written > _INTERVAL:

@@ -85,6 +85,7 @@ def train(
         minibatches = strategy.distribute_datasets_from_function(
             functools.partial(share, minibatches)
         )
+    validation, counts = datasets.count_rows(data.validation)
     progress = ProgressBar(console, name, recipe.epochs, first_epoch)
     board = TensorBoard(
         run.logs,
@@ -100,7 +101,7 @@ def train(
                 epochs=recipe.epochs,
                 initial_epoch=first_epoch,
                 steps_per_epoch=recipe.steps_per_epoch(len(data.train)),
-                validation_data=data.validation,
+                validation_data=validation if counts is None else (validation, None, counts),
                 validation_batch_size=recipe.evaluation.batch_size,
                 # The checkpoint comes last: what it has saved, the others have seen.
                 shuffle=False,
@@ -185,7 +186,8 @@ def evaluate(
         data and the standard error over the data.
     """
     console = console or Console()
-    recipe, x = run.recipe, getattr(data, split)
+    recipe = run.recipe
+    x, counts = datasets.count_rows(getattr(data, split))
     batch_size = recipe.evaluation.batch_size
     partial = run.path / f"evaluating-{split}-{num_particles}.json"
     with (
@@ -193,7 +195,7 @@ def evaluate(
         evaluation_bar(console, f"{split} data", math.ceil(len(x) / batch_size)) as report,
     ):
         result = evaluation.evaluate(
-            machine, x, num_particles, batch_size, recipe.seed, partial, report
+            machine, x, num_particles, batch_size, recipe.seed, partial, report, counts
         )
     found: dict = {"split": split, "best_epoch": run.metrics["best_epoch"], **result}
     found |= {key: int(result[key]) for key in ("num_particles", "num_data")}

@@ -205,8 +205,10 @@ def verify(folder: Path, measure: bool = False) -> str:
 
 def _measure_again(folder: Path, machine: HelmholtzMachine, metadata: dict) -> str:
     recipe, listed = read_json(folder / RECIPE), metadata["test"]
+    rows, counts = datasets.count_rows(datasets.load(metadata["dataset"]).test)
     results = machine.evaluate(
-        datasets.load(metadata["dataset"]).test,
+        rows,
+        sample_weight=counts,
         batch_size=recipe["evaluation"]["batch_size"],
         num_particles=listed["num_particles"],
         seed=recipe["seed"],

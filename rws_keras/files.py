@@ -35,6 +35,15 @@ ADVICE = {
 }
 
 
+def expanded(path: str | os.PathLike) -> Path:
+    """A path as a user gives it, with `~` at its start replaced by the home directory.
+
+    A shell does this only where the `~` begins a word: not in `--to=~/models`, in quotes, in a
+    configuration file or in Python. As in a shell, the `~NAME` of nobody stays what it is.
+    """
+    return Path(os.path.expanduser(path))
+
+
 @contextlib.contextmanager
 def replace_file(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path to write a file to, which replaces `path` at the end of the block.

@@ -6,6 +6,7 @@ import http.server
 import math
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,45 @@ def test_density_estimation_from_a_directory(sources, tmp_path):
     # Once prepared, the sources are no longer needed.
     again = load_nltcs(tmp_path, None)
     np.testing.assert_array_equal(again.test, data.test)
+
+
+@pytest.mark.parametrize("variable", ["RWS_KERAS_DATA_DIR", "TFDS_DATA_DIR"])
+def test_directories_that_variables_name_may_be_below_the_home_directory(
+    sources, tmp_path, monkeypatch, variable
+):
+    _, rows = sources
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RWS_KERAS_DATA_DIR", raising=False)
+    monkeypatch.setenv("RWS_KERAS_MANUAL_DIR", "~/sources")
+    monkeypatch.setenv(variable, "~/prepared")
+    data = datasets.load("nltcs")
+    np.testing.assert_array_equal(np.sort(data.train, axis=0), np.sort(rows, axis=0))
+    assert list((tmp_path / "prepared").rglob("dataset_info.json"))
+
+
+def test_many_prepare_a_data_set_at_once(sources, tmp_path):
+    directory, rows = sources
+    gate = threading.Barrier(12)
+
+    def load(_):
+        gate.wait()
+        return load_nltcs(tmp_path, str(directory)).train
+
+    with ThreadPoolExecutor(12) as pool:
+        for train in pool.map(load, range(12)):
+            np.testing.assert_array_equal(np.sort(train, axis=0), np.sort(rows, axis=0))
+    assert os.listdir(tmp_path / "prepared" / "density_estimation" / "nltcs") == ["1.0.0"]
+
+
+def test_another_process_may_prepare_a_data_set_meanwhile(sources, tmp_path):
+    """Between the moment when the builder looks what is there and the one when it is asked."""
+    directory, rows = sources
+    options = {"config": "nltcs", "data_dir": tmp_path / "prepared", "source_dir": str(directory)}
+    builder = density_estimation.DensityEstimation(**options)
+    load_nltcs(tmp_path, str(directory))
+    tfds_sets._prepare(builder, None, "")
+    train = tfds_sets._read(builder, "x", "nltcs", None).train
+    np.testing.assert_array_equal(np.sort(train, axis=0), np.sort(rows, axis=0))
 
 
 def test_density_estimation_by_download(sources, tmp_path, monkeypatch):

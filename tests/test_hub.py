@@ -11,6 +11,7 @@ from pathlib import Path
 
 import huggingface_hub  # noqa: F401  a missing package is a failure, not a reason to skip
 import pytest
+from permissions import NOBODY, permit, reachable_directory
 
 from rws_keras import HelmholtzMachine, PresetError
 from rws_keras.models import preset_files, pretrained
@@ -96,12 +97,15 @@ class Client:
     """A process that loads presets: where the Hub is and who asks is read at its start."""
 
     PROGRAM = """if True:
-        import json, sys
+        import json, os, sys
         from rws_keras import PresetError
         from rws_keras.models import pretrained
         for line in sys.stdin:
+            handle, user = json.loads(line)
+            if os.geteuid() == 0:
+                os.seteuid(user)
             try:
-                answer = {"folder": str(pretrained.locate(json.loads(line)))}
+                answer = {"folder": str(pretrained.locate(handle))}
             except PresetError as error:
                 answer = {"error": str(error)}
             print(json.dumps(answer), flush=True)
@@ -119,9 +123,9 @@ class Client:
             text=True,
         )
 
-    def locate(self, handle):
-        """The folder of the preset, or the error as a string."""
-        self.process.stdin.write(json.dumps(handle) + "\n")
+    def locate(self, handle, user=0):
+        """The folder of the preset, or the error as a string; root acts as another user."""
+        self.process.stdin.write(json.dumps([handle, user]) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
         return Path(answer["folder"]) if "folder" in answer else answer["error"]
@@ -247,6 +251,23 @@ def test_without_a_connection_the_cache_serves(client, repository, home, tmp_pat
     assert "not in the cache" in told_so.locate("hf://someone/else")
     cut_off.close()
     told_so.close()
+
+
+def test_a_cache_that_nobody_may_write(hub, repository):
+    """It serves what it has; what it lacks is told, with the place and what to do."""
+    name, _ = repository
+    with reachable_directory() as home:
+        client = Client(hub, home)
+        folder = client.locate(f"hf://{name}")
+        client.locate("hf://someone/else")  # imports what errors need: nobody may not do so
+        permit(home, 0o555, 0o444)
+        assert client.locate(f"hf://{name}", NOBODY) == folder
+        (folder / "model.weights.h5").unlink()
+        error = client.locate(f"hf://{name}", NOBODY)
+        assert f"model.weights.h5 of hf://{name} cannot be downloaded: {home}/" in error
+        assert "Permission denied. Change its permissions" in error
+        assert "HF_HOME" in error
+        client.close()
 
 
 @pytest.mark.parametrize(

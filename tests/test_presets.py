@@ -1,7 +1,6 @@
 """Presets: found, downloaded, checked. The server is a real one, and fails in every way."""
 
 import contextlib
-import http.server
 import json
 import os
 import shutil
@@ -11,88 +10,22 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from zoo_server import NAME, ZOO, serving_a_zoo
 
 import rws_keras
 from rws_keras import HelmholtzMachine, PresetError, resources
 from rws_keras.models import downloads, preset_files
 
-ZOO = Path(__file__).parents[1] / "zoo"
-NAME = "digits-sbn-64-32"
 WEIGHTS = preset_files.WEIGHTS
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves a copy of the zoo; `faults` says of a file what goes wrong, request by request."""
-
-    def __init__(self, root):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.root = root
-        self.faults = {}
-        self.requests = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, *_):
-        """A client that goes away is no matter."""
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Sends files, or fails to."""
-
-    def do_GET(self):
-        path = self.server.root / self.path.lstrip("/")
-        self.server.requests.append(path.name)
-        queue = self.server.faults.get(path.name, [])
-        fault = queue.pop(0) if queue else None
-        if isinstance(fault, int) or not path.is_file():
-            self.send_error(fault or 404)
-            return
-        content = path.read_bytes()
-        self.send_response(200)
-        if fault != "no length":
-            self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        half = len(content) // 2
-        if fault == "corrupt":
-            content = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
-        elif fault in ("truncate", "no length"):
-            content = content[:half]
-        elif fault == "hang":
-            self.wfile.write(content[:half])
-            self.wfile.flush()
-            time.sleep(4.0)
-            return
-        elif fault == "slow":
-            for start in range(0, len(content), len(content) // 8 + 1):
-                self.wfile.write(content[start : start + len(content) // 8 + 1])
-                self.wfile.flush()
-                time.sleep(0.15)
-            return
-        self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(downloads, "_PAUSES", (0.05, 0.05))
-    root = tmp_path / "zoo"
-    shutil.copytree(ZOO / NAME, root / NAME)
-    index = json.loads((ZOO / "index.json").read_text())
-    index["presets"] = {NAME: index["presets"][NAME]}
-    (root / "index.json").write_text(json.dumps(index))
-    server = Server(root)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setenv("RWS_KERAS_ZOO", server.url)
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving_a_zoo(tmp_path, monkeypatch) as server:
+        yield server
 
 
 def cached(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from rws_keras.files import replace_file
+from rws_keras.files import expanded, replace_file
 
 
 def tile_images(rows: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
@@ -39,7 +39,7 @@ def write_png(path: str | os.PathLike, image: np.ndarray, enlarge: int = 1) -> P
 
     The file appears under its name only once it is whole.
     """
-    path = Path(path)
+    path = expanded(path)
     image = image.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
     with replace_file(path) as temporary:
         temporary.write_bytes(tf.io.encode_png(image).numpy())

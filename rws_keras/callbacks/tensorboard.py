@@ -68,7 +68,7 @@ class TensorBoard(keras.callbacks.Callback):
         super().__init__()
         if run_name is not None and not hyperparameters:
             raise UserError("`run_name` has no effect without `hyperparameters`.")
-        self.log_dir = os.fspath(log_dir)
+        self.log_dir = os.path.expanduser(log_dir)  # a string: it may be a gs:// address
         self.run_name = run_name or os.path.basename(os.path.abspath(self.log_dir))
         self.x = x
         self.image_shape = image_shape

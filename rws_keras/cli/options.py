@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+from rws_keras.files import expanded
+
+RunDirectory = Annotated[
+    Path, typer.Argument(parser=expanded, metavar="RUN", help="A run directory.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
 NumParticles = Annotated[int, typer.Option(min=1, help="Number of particles per row, K.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="RWS_KERAS_API_KEY", help="API key.")]

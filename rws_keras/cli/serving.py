@@ -14,6 +14,7 @@ from rws_keras.cli.options import ApiKey, Seed
 from rws_keras.cli.output import console, say
 from rws_keras.cli.start import start_tensorflow
 from rws_keras.errors import UserError
+from rws_keras.files import expanded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,9 @@ def export(
     source: Annotated[
         str, typer.Argument(metavar="PRESET_OR_RUN", help="A preset, or a finished run.")
     ],
-    to: Annotated[Path, typer.Option(help="Directory of the models.")] = Path("models"),
+    to: Annotated[Path, typer.Option(parser=expanded, help="Directory of the models.")] = Path(
+        "models"
+    ),
     name: Annotated[
         str | None, typer.Option(help="The model's name. [default: the preset's or the run's]")
     ] = None,
@@ -63,10 +66,12 @@ def export(
 @app.command()
 def serve(
     models: Annotated[
-        Path | None, typer.Option(help="Directory of models; all of them are served.")
+        Path | None,
+        typer.Option(parser=expanded, help="Directory of models; all of them are served."),
     ] = None,
     model_config_file: Annotated[
-        Path | None, typer.Option(help="TensorFlow Serving's models.config instead.")
+        Path | None,
+        typer.Option(parser=expanded, help="TensorFlow Serving's models.config instead."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     rest_port: Annotated[int, typer.Option(help="Port of REST; 0 for any free one.")] = 8501,
@@ -117,7 +122,8 @@ def serve(
                 f"There are no models in {models or model_config_file} yet; any that appears is "
                 "loaded. `rws-keras export PRESET_OR_RUN --to DIRECTORY` makes one."
             )
-        say(f"Serving on http://{host}:{rest_port} and grpc://{host}:{grpc_port}. Ctrl-C ends it.")
+        at = f"[{host}]" if ":" in host else host
+        say(f"Serving on http://{at}:{rest_port} and grpc://{at}:{grpc_port}. Ctrl-C ends it.")
         # From now on, versions are reported when they come and go.
         logging.getLogger("rws_keras.serving").setLevel(logging.INFO)
 
@@ -137,7 +143,9 @@ def serve(
 
 @app.command()
 def score(
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE", help=".npy, .csv or .png.")],
+    paths: Annotated[
+        list[Path], typer.Argument(parser=expanded, metavar="FILE", help=".npy, .csv or .png.")
+    ],
     model: Annotated[str, typer.Option(help="The model's name.")],
     url: Annotated[
         str, typer.Option(help="http(s)://HOST:PORT or grpc://HOST:PORT.")
@@ -149,7 +157,9 @@ def score(
         int | None, typer.Option(help="The model's version. [default: the newest]")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per request.")] = 256,
-    to: Annotated[Path | None, typer.Option(help="CSV file. [default: FILE.scores.csv]")] = None,
+    to: Annotated[
+        Path | None, typer.Option(parser=expanded, help="CSV file. [default: FILE.scores.csv]")
+    ] = None,
     api_key: ApiKey = None,
 ) -> None:
     """Has a server score the rows of files.

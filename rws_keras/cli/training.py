@@ -14,6 +14,7 @@ from rws_keras.cli.options import NumParticles, RunDirectory, Seed
 from rws_keras.cli.output import console, error_console, say, show
 from rws_keras.cli.start import start_tensorflow
 from rws_keras.errors import UserError
+from rws_keras.files import expanded
 
 if TYPE_CHECKING:
     from rws_keras.training.run import Run
@@ -32,7 +33,8 @@ def fit(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed instead of the recipe's.")] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Run directory. [default: runs/RECIPE-SEED]")
+        Path | None,
+        typer.Option(parser=expanded, help="Run directory. [default: runs/RECIPE-SEED]"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an earlier run.")] = False,
     addresses: Annotated[
@@ -106,7 +108,9 @@ def sample(
     run: RunDirectory,
     num_samples: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 100,
     seed: Seed = 0,
-    to: Annotated[Path | None, typer.Option(help="File. [default: RUN/samples.png]")] = None,
+    to: Annotated[
+        Path | None, typer.Option(parser=expanded, help="File. [default: RUN/samples.png]")
+    ] = None,
 ) -> None:
     """Draws samples from a run's best machine.
 
@@ -128,7 +132,7 @@ def sample(
 @app.command()
 def runs(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIRECTORY", help="Where the runs are.")
+        Path, typer.Argument(parser=expanded, metavar="DIRECTORY", help="Where the runs are.")
     ] = Path("runs"),
 ) -> None:
     """Lists the runs."""
@@ -172,10 +176,15 @@ def recipes() -> None:
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Finished runs.")],
+    runs: Annotated[
+        list[Path], typer.Argument(parser=expanded, metavar="RUN", help="Finished runs.")
+    ],
     to: Annotated[
         Path | None,
-        typer.Option(help=f"Directory of the results. [default: {_RESULTS}, where there is one]"),
+        typer.Option(
+            parser=expanded,
+            help=f"Directory of the results. [default: {_RESULTS}, where there is one]",
+        ),
     ] = None,
 ) -> None:
     """Writes the results of runs as small files.
@@ -196,7 +205,9 @@ def report(
 
 @app.command()
 def demo(
-    run_dir: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/demo"),
+    run_dir: Annotated[Path, typer.Option(parser=expanded, help="Where the runs go.")] = Path(
+        "runs/demo"
+    ),
 ) -> None:
     """Trains on digits; needs no network.
 

@@ -12,6 +12,7 @@ from rws_keras.cli.options import Preset, ZooAddress
 from rws_keras.cli.output import console, say, show
 from rws_keras.cli.start import start_tensorflow
 from rws_keras.errors import UserError
+from rws_keras.files import expanded
 
 app = typer.Typer(help="Lists, checks and publishes presets.", no_args_is_help=True)
 
@@ -85,8 +86,9 @@ def verify(
     zoo: Annotated[
         Path | None,
         typer.Option(
+            parser=expanded,
             help="Directory of the zoo. [default: ./zoo where there is one, else the presets that "
-            "come with rws_keras]"
+            "come with rws_keras]",
         ),
     ] = None,
 ) -> None:
@@ -109,13 +111,17 @@ def verify(
 
 @app.command()
 def publish(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.")],
+    run: Annotated[
+        Path, typer.Argument(parser=expanded, metavar="RUN", help="A finished run's directory.")
+    ],
     name: Annotated[
         str | None, typer.Option(help="The preset's name. [default: the run directory's]")
     ] = None,
     zoo: Annotated[
         Path | None,
-        typer.Option(help="Directory of the zoo. [default: ./zoo where there is one]"),
+        typer.Option(
+            parser=expanded, help="Directory of the zoo. [default: ./zoo where there is one]"
+        ),
     ] = None,
 ) -> None:
     """Makes a preset of a finished run.

@@ -13,8 +13,10 @@ import numpy as np
 from rws_keras.datasets.data import BinaryData, DatasetNotFoundError
 from rws_keras.errors import UserError
 
-# Where prepared data sets of our own builder go, and where its source files lie.
+# Where prepared data sets go: those of any builder, and those of our own.
+TFDS_VARIABLE = "TFDS_DATA_DIR"
 DATA_DIR_VARIABLE = "RWS_KERAS_DATA_DIR"
+# Where the source files of our own builder lie.
 MANUAL_DIR_VARIABLE = "RWS_KERAS_MANUAL_DIR"
 
 _BINARIZED_MNIST_HOST = "http://www.cs.toronto.edu"
@@ -34,7 +36,7 @@ def load_binarized_mnist(data_dir: str | None = None) -> BinaryData:
         DatasetNotFoundError: If it is not there and cannot be downloaded.
     """
     tfds = _tensorflow_datasets("binarized_mnist")
-    builder = tfds.builder("binarized_mnist", data_dir=data_dir)
+    builder = tfds.builder("binarized_mnist", data_dir=_directory(data_dir, TFDS_VARIABLE))
     advice = (
         "If it is prepared elsewhere, set TFDS_DATA_DIR to the directory that holds "
         "binarized_mnist/1.0.0; on a machine with a network, run "
@@ -66,10 +68,10 @@ def load_density_estimation(
     _tensorflow_datasets(name)
     from rws_keras.datasets.density_estimation import SOURCE_URL, DensityEstimation
 
-    manual_dir = manual_dir or os.environ.get(MANUAL_DIR_VARIABLE)
+    manual_dir = _directory(manual_dir, MANUAL_DIR_VARIABLE)
     builder = DensityEstimation(
         config=name,
-        data_dir=data_dir or os.environ.get(DATA_DIR_VARIABLE),
+        data_dir=_directory(data_dir, DATA_DIR_VARIABLE, TFDS_VARIABLE),
         source_dir=manual_dir,
     )
     advice = (
@@ -80,6 +82,13 @@ def load_density_estimation(
     )
     _prepare(builder, None if manual_dir else SOURCE_URL, advice)
     return _read(builder, "x", name, None)
+
+
+def _directory(given: str | os.PathLike | None, *variables: str) -> str | None:
+    """The directory given, or else that of the first variable which is set."""
+    named = [given, *map(os.environ.get, variables)]
+    # As a string: TFDS takes gs:// addresses too.
+    return next((os.path.expanduser(path) for path in named if path), None)
 
 
 def _tensorflow_datasets(name: str) -> ModuleType:
@@ -96,7 +105,7 @@ def _tensorflow_datasets(name: str) -> ModuleType:
 
 def _prepare(builder, url: str | None, advice: str) -> None:
     """Prepares the data set if it is not, or says what would fix it."""
-    if (builder.data_path / "dataset_info.json").exists():
+    if _is_prepared(builder):
         return
     where = f"Data set '{builder.info.full_name}' is not prepared under {builder.data_path}"
     # TFDS retries an unreachable host for minutes; look for it first.
@@ -107,10 +116,21 @@ def _prepare(builder, url: str | None, advice: str) -> None:
     try:
         builder.download_and_prepare()
     except (OSError, AssertionError, ValueError) as error:
+        if _is_prepared(builder):  # by another process, which was quicker
+            return
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise DatasetNotFoundError(
             f"{where}, and preparing it failed: {reason} {advice}"
         ) from error
+
+
+def _is_prepared(builder) -> bool:
+    """Whether the data set is on the disk; what the builder says of it is then read from there."""
+    if not (builder.data_path / "dataset_info.json").exists():
+        return False
+    if not builder.info.initialized:
+        builder.info.read_from_directory(builder.data_dir)
+    return True
 
 
 def _reachable(url: str, seconds: float = 10.0) -> bool:

@@ -7,9 +7,8 @@ import hashlib
 import http.client
 import os
 import re
-import shutil
-import tempfile
 import time
+import uuid
 import warnings
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import requests
 from tqdm import tqdm
 
 from rws_keras.errors import reason
+from rws_keras.files import ADVICE, expanded
 from rws_keras.models.preset_files import (
     METADATA,
     PresetError,
@@ -33,6 +33,10 @@ _CHUNK = 2**16
 
 class _CorruptedError(Exception):
     """What was downloaded has another SHA-256 than it should have."""
+
+
+class _UnreachableError(Exception):
+    """The server does not answer, fails or breaks off: it may be well again later."""
 
 
 def download_preset(address: str, metadata_sha256: str | None = None) -> Path:
@@ -66,19 +70,22 @@ def download_index(address: str, name: str) -> Path:
 
 def _cache(address: str) -> Path:
     """The folder under the Keras home for what comes from an address."""
-    home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
+    home = expanded(os.environ.get("KERAS_HOME") or "~/.keras")
     digest = hashlib.sha256(address.encode()).hexdigest()[:12]
-    return Path(home).expanduser() / "rws_keras" / f"{address.split('/')[-1]}-{digest}"
+    return home / "rws_keras" / f"{address.split('/')[-1]}-{digest}"
 
 
 def _fetch(address: str, folder: Path, expected: str | None = None) -> Path:
     """Downloads a file into a folder, unless it is there already; never half of it.
 
+    Any number of threads and processes may do so at once, and other users read what they keep: a
+    file that is whole needs no permission to write.
+
     Args:
         address: Where it is.
         folder: Where to put it.
-        expected: Its SHA-256. A file without one is always downloaded anew, and only if that
-            fails for want of a connection the copy of last time serves.
+        expected: Its SHA-256. A file without one is always downloaded anew, and only if it
+            cannot be downloaded or kept the copy of last time serves.
 
     Returns:
         The path of the file.
@@ -86,24 +93,47 @@ def _fetch(address: str, folder: Path, expected: str | None = None) -> Path:
     if not re.match("https?://", address):
         raise PresetError(f"Presets are downloaded by http or https, not from {address}.")
     path = folder / address.split("/")[-1]
-    if expected and path.exists() and sha256(path) == expected:
+    if expected and _sha256(path) == expected:
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".partial-*"):  # by a process that was killed
-        with contextlib.suppress(FileNotFoundError):  # another process clears up too
-            if time.time() - left.stat().st_mtime > _OLD_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
-        downloaded = Path(partial) / path.name
-        try:
-            _try_to_get(address, downloaded, expected)
-        except ConnectionError as error:
-            if expected or not path.exists():
-                raise PresetError(str(error)) from error
-            warnings.warn(f"{error} Using the copy of last time.", stacklevel=2)
-            return path
-        os.replace(downloaded, path)
+    try:
+        _replace(address, path, expected)
+    except (_UnreachableError, OSError) as error:
+        message = _not_kept(path, error) if isinstance(error, OSError) else str(error)
+        if expected or not os.access(path, os.R_OK):
+            raise PresetError(message) from error
+        warnings.warn(f"{message} Using the copy of last time.", stacklevel=2)
     return path
+
+
+def _sha256(path: Path) -> str | None:
+    """The SHA-256 of a file in the cache, if it is there and can be read."""
+    try:
+        return sha256(path)
+    except OSError:
+        return None
+
+
+def _replace(address: str, path: Path, expected: str | None) -> None:
+    """Downloads a file under a name of its own, then renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(".partial-*"):  # by a process that was killed
+        with contextlib.suppress(OSError):  # another process clears up too, or it is another's
+            if time.time() - left.stat().st_mtime > _OLD_SECONDS:
+                left.unlink()
+    partial = path.parent / f".partial-{uuid.uuid4().hex}"
+    try:
+        _try_to_get(address, partial, expected)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _not_kept(path: Path, error: OSError) -> str:
+    advice = ADVICE.get(error.errno or 0, "Choose another path.")
+    return (
+        f"{path.name} cannot be kept in {path.parent}: {error.strerror or reason(error)}. {advice} "
+        "The environment variable KERAS_HOME says where downloads are kept."
+    )
 
 
 def _try_to_get(address: str, path: Path, expected: str | None) -> None:
@@ -111,7 +141,7 @@ def _try_to_get(address: str, path: Path, expected: str | None) -> None:
 
     Raises:
         PresetError: If the server says that there is no such file, or keeps sending a wrong one.
-        ConnectionError: If the server cannot be reached, fails, or breaks off.
+        _UnreachableError: If the server cannot be reached, fails, or breaks off.
     """
     for pause in (*_PAUSES, None):
         try:
@@ -125,7 +155,7 @@ def _try_to_get(address: str, path: Path, expected: str | None) -> None:
                 message = f"{address} cannot be downloaded: {_explain(error)}."
                 if refused or isinstance(error, _CorruptedError):
                     raise PresetError(message) from error
-                raise ConnectionError(message) from error
+                raise _UnreachableError(message) from error
             time.sleep(pause)
     raise AssertionError
 
@@ -135,8 +165,8 @@ def _get(address: str, path: Path, expected: str | None) -> None:
     # Uncompressed, so that the length which the server announces is that of the file.
     headers = {"Accept-Encoding": "identity"}
     with (
+        path.open("wb") as file,  # first, as there is nothing to ask for if this is refused
         requests.get(address, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response,
-        path.open("wb") as file,
     ):
         response.raise_for_status()
         length = response.headers.get("Content-Length", "")
@@ -265,6 +295,11 @@ def _explain_hub(error: Exception, errors) -> str:
         return f"the Hub cannot be reached ({cause}), and the file is not in the cache"
     if isinstance(error, errors.EntryNotFoundError):
         return "the repository has no such file"
+    if isinstance(error, OSError) and error.filename and error.errno in ADVICE:
+        return (
+            f"{os.fspath(error.filename)}: {error.strerror}. {ADVICE[error.errno]} The environment "
+            "variable HF_HOME says where the Hub's files are kept"
+        )
     response = getattr(error, "response", None)
     if response is not None and response.status_code in (401, 403):
         return f"the Hub does not accept the access token; {login}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ class UnknownPresetError(PresetError):
 
 def is_preset(folder: Path) -> bool:
     """Whether a folder holds a preset."""
-    return (folder / METADATA).is_file()
+    return os.path.isfile(folder / METADATA)  # which is false, too, where one may not look
 
 
 def is_plain_name(name: str) -> bool:
@@ -105,9 +106,18 @@ def check_folder(folder: Path) -> Path:
         PresetError: If a file is missing or its content is not the listed one.
     """
     for name, entry in read_metadata(folder / METADATA)["files"].items():
-        if not (folder / name).is_file():
-            raise PresetError(f"{folder} lacks {name}, which {METADATA} lists. Restore the file.")
-        if sha256(folder / name) != entry["sha256"]:
+        try:
+            found = sha256(folder / name)
+        except FileNotFoundError:
+            raise PresetError(
+                f"{folder} lacks {name}, which {METADATA} lists. Restore the file."
+            ) from None
+        except OSError as error:
+            raise PresetError(
+                f"{folder / name} cannot be read: {error.strerror}. Restore the file, or change "
+                "its permissions."
+            ) from error
+        if found != entry["sha256"]:
             raise PresetError(
                 f"{folder / name} is damaged: its SHA-256 is not the one in {METADATA}. "
                 "Restore the file."
@@ -132,7 +142,8 @@ def replacing(folder: Path) -> Iterator[Path]:
     Raises:
         PresetError: If there is something else than a preset at that path: it stays.
     """
-    _check_replaceable(folder)
+    with files.writing(folder):
+        _check_replaceable(folder)
     files.make_directory(folder.parent)
     with files.replace_directory(folder) as new:
         yield new

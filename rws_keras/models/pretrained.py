@@ -17,7 +17,7 @@ import keras
 
 from rws_keras import resources
 from rws_keras.errors import PrecisionError, UserError, reason
-from rws_keras.files import write_json
+from rws_keras.files import expanded, write_json
 from rws_keras.models import downloads
 from rws_keras.models.preset_files import (
     CONFIG,
@@ -57,7 +57,7 @@ def zoo_address(zoo: str | os.PathLike | None = None) -> str:
     """
     address = os.fspath(zoo) if zoo else os.environ.get(ADDRESS_VARIABLE)
     if address:
-        return address.rstrip("/")
+        return address.rstrip("/") if _is_address(address) else str(expanded(address))
     if (resources.folder("zoo") / INDEX).exists():
         return str(resources.folder("zoo"))
     raise PresetError(
@@ -89,7 +89,7 @@ def presets(zoo: str | os.PathLike | None = None) -> dict[str, dict]:
     if _is_address(address):
         path = downloads.download_index(address, INDEX)
     else:
-        path = Path(address).expanduser() / INDEX
+        path = Path(address, INDEX)
     entries = read_json(path).get("presets")
     if not isinstance(entries, dict) or not all(
         isinstance(entry, dict) and isinstance(entry.get("sha256"), str)
@@ -122,11 +122,13 @@ def locate(preset: str | os.PathLike, zoo: str | os.PathLike | None = None) -> P
         return downloads.download_from_hub(handle)
     if _is_address(handle):
         return downloads.download_preset(name)
-    path = Path(handle).expanduser()
+    path = expanded(handle)
     if is_preset(path):
         return check_folder(path)
     if not is_plain_name(name):
-        raise UnknownPresetError(f"{path} is not the folder of a preset: it has no {METADATA}.")
+        raise UnknownPresetError(
+            f"{path} is not the folder of a preset: it has no {METADATA} that can be read."
+        )
     known = presets(zoo)
     if name not in known:
         raise UnknownPresetError(
@@ -136,7 +138,7 @@ def locate(preset: str | os.PathLike, zoo: str | os.PathLike | None = None) -> P
     address = zoo_address(zoo)
     if _is_address(address):
         return downloads.download_preset(f"{address}/{name}", known[name]["sha256"])
-    return check_folder(Path(address).expanduser() / name)
+    return check_folder(Path(address, name))
 
 
 def load(
@@ -205,7 +207,7 @@ def save(machine: keras.Model, path: str | os.PathLike, metadata: dict | None = 
     """
     with saving(machine, path, metadata):
         pass
-    return Path(path).expanduser()
+    return expanded(path)
 
 
 @contextlib.contextmanager
@@ -218,7 +220,7 @@ def saving(
         The folder as yet, under a temporary name, and the content of `preset.json` but for the
         list of files. Files and entries that the block adds become part of the preset.
     """
-    target = Path(path).expanduser().resolve()
+    target = expanded(path).resolve()
     with replacing(target) as folder:
         plain = _without_training(machine)
         write_json(folder / CONFIG, keras.saving.serialize_keras_object(plain))

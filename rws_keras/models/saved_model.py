@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import tensorflow as tf
 
 from rws_keras.errors import UserError
-from rws_keras.files import make_directory, replace_directory
+from rws_keras.files import expanded, make_directory, replace_directory
 from rws_keras.models.scorer import Scorer
 
 
@@ -27,8 +26,8 @@ def write_saved_model(scorer: Scorer, path: str | os.PathLike) -> dict:
     Raises:
         UserError: If the path is taken.
     """
-    path = Path(path).expanduser()
-    if path.exists():
+    path = expanded(path)
+    if os.path.lexists(path):
         raise UserError(f"{path} exists already. Remove it, or choose another path.")
     make_directory(path.parent)
     signatures = scorer.signatures()

@@ -15,7 +15,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from rws_keras import HelmholtzMachine
 from rws_keras.errors import UserError
-from rws_keras.files import write_json
+from rws_keras.files import expanded, write_json
 from rws_keras.models import preset_files, pretrained
 from rws_keras.models.saved_model import write_saved_model
 from rws_keras.models.scorer import Scorer
@@ -47,15 +47,15 @@ def export(
     Raises:
         UserError: If there is no such preset or run, or an option is out of its range.
     """
-    path = Path(source).expanduser()
+    path, to = expanded(source), expanded(to)
     # A published preset has a recipe as well, but a run has no `preset.json`.
     if preset_files.is_preset(path) or not Run(path).exists():
-        return export_preset(_locate(source), Path(to), name, **options)
+        return export_preset(_locate(source), to, name, **options)
     name = _check_name(path.resolve().name if name is None else name)
     with tempfile.TemporaryDirectory() as temporary:
         preset = Path(temporary) / name
         publishing.write_preset(Run(path), preset)
-        return export_preset(preset, Path(to), name, **options)
+        return export_preset(preset, to, name, **options)
 
 
 def _locate(source: str | os.PathLike) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras.errors import UserError
-from rws_keras.files import replace_file
+from rws_keras.files import expanded, replace_file
 
 ENDINGS = (".npy", ".csv", ".png")
 
@@ -28,6 +28,7 @@ def read_rows(path: Path) -> np.ndarray:
     Raises:
         ValueError: If the file is not there, or does not hold what it should.
     """
+    path = expanded(path)
     if not path.is_file():
         raise UserError(f"There is no file {path}.")
     try:
@@ -51,7 +52,7 @@ def read_rows(path: Path) -> np.ndarray:
 
 def write_scores(path: Path, scores: dict[str, np.ndarray]) -> None:
     """Writes one line for each row; the file appears once it is whole."""
-    with replace_file(path) as temporary, temporary.open("w", newline="") as file:
+    with replace_file(expanded(path)) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["row", *scores])
         for row, values in enumerate(zip(*scores.values(), strict=True)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from google.protobuf import text_format
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.config import model_server_config_pb2
 
+from rws_keras.files import expanded
 from rws_keras.serving.errors import invalid, not_found
 from rws_keras.serving.servable import Servable
 
@@ -46,7 +48,8 @@ class Repository:
 
     A new version is loaded and warmed up beside the one that serves, takes its place, and the
     old one is let go when its last request is answered: nothing is dropped. A version that
-    cannot be loaded leaves the old one where it is.
+    cannot be loaded leaves the old one where it is, and a model whose directory is empty,
+    unfinished, damaged or unreadable leaves the other models as they are.
 
     Args:
         config: Says what to serve, anew at each look at the disk.
@@ -63,6 +66,7 @@ class Repository:
         self._models: dict[str, dict[int, Version]] = {}
         self._labels: dict[str, dict[str, int]] = {}
         self._condition = threading.Condition()
+        self._unreadable: set[str] = set()
         self._one_update = threading.Lock()
         self._stop = threading.Event()
         self._poller: threading.Thread | None = None
@@ -87,11 +91,17 @@ class Repository:
                 _log.exception("Looking for new versions failed; trying again.")
 
     def ready(self) -> bool:
-        """Whether there is a model, and each model has a version that serves."""
+        """Whether requests can be answered: at least one version of one model serves.
+
+        It is not asked of every model. Another server would find the same directory, so that one
+        model which cannot be loaded, or is not written yet, would take all others out of service
+        everywhere. `statuses` says what became of each.
+        """
         with self._condition:
-            return bool(self._models) and all(
-                any(version.state == State.AVAILABLE for version in versions.values())
+            return any(
+                version.state == State.AVAILABLE
                 for versions in self._models.values()
+                for version in versions.values()
             )
 
     def names(self) -> list[str]:
@@ -170,19 +180,33 @@ class Repository:
         with self._one_update:
             wanted = {}
             for model in self.config().model_config_list.config:
-                wanted[model.name] = _wanted_versions(model)
+                wanted[model.name] = self._look(model)
                 with self._condition:
                     self._models.setdefault(model.name, {})
                     self._labels[model.name] = dict(model.version_labels)
             for name, paths in wanted.items():
-                for number, path in paths.items():
+                for number, path in (paths or {}).items():
                     self._load_version(name, number, path)
             for name in list(self._models):
-                self._retire(name, wanted.get(name, {}))
+                paths = wanted.get(name, {})
+                if paths is not None:
+                    self._retire(name, paths)
             with self._condition:
                 for name in set(self._models) - set(wanted):
                     del self._models[name]
                     self._labels.pop(name, None)
+
+    def _look(self, model) -> dict[int, Path] | None:
+        """The versions that are wanted of a model, or `None` where they cannot be looked up."""
+        try:
+            found = _wanted_versions(model)
+        except OSError as error:
+            if model.name not in self._unreadable:
+                _log.warning("Model %s stays as it is: %s.", model.name, error)
+                self._unreadable.add(model.name)
+            return None
+        self._unreadable.discard(model.name)
+        return found
 
     def _load_version(self, name, number, path):
         with self._condition:
@@ -239,16 +263,24 @@ def _no_version(name: str, number: int | None, versions) -> str:
 
 def _stamp(path: Path) -> float:
     """When anything in a directory changed: one that was incomplete may be whole by now."""
-    return max(each.stat().st_mtime for each in (path, *path.rglob("*")))
+    stamps = [0.0]
+    for folder, _, names in os.walk(path):
+        for name in (".", *names):
+            with contextlib.suppress(OSError):  # it may be gone again
+                stamps.append(os.stat(os.path.join(folder, name)).st_mtime)
+    return max(stamps)
 
 
 def _wanted_versions(model: model_server_config_pb2.ModelConfig) -> dict[int, Path]:
     """Versions on the disk that the model's policy asks for."""
-    base = Path(model.base_path)
+    try:
+        paths = list(expanded(model.base_path).iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        paths = []
     there = {
         int(path.name): path
-        for path in (base.iterdir() if base.is_dir() else ())
-        if path.name.isdecimal() and (path / "saved_model.pb").exists()
+        for path in paths
+        if path.name.isdecimal() and os.path.exists(path / "saved_model.pb")
     }
     policy = model.model_version_policy
     kind = policy.WhichOneof("policy_choice")
@@ -265,11 +297,20 @@ def directory_config(models: Path) -> model_server_config_pb2.ModelServerConfig:
     config = model_server_config_pb2.ModelServerConfig()
     # A directory that is gone is an error, not an order to let all models go.
     for path in sorted(models.iterdir()):
-        if path.is_dir() and any(child.name.isdecimal() for child in path.iterdir()):
+        if path.is_dir() and _holds_versions(path):
             config.model_config_list.config.add(
                 name=path.name, base_path=str(path), model_platform="tensorflow"
             )
     return config
+
+
+def _holds_versions(path: Path) -> bool:
+    try:
+        return any(child.name.isdecimal() for child in path.iterdir())
+    except FileNotFoundError:  # gone meanwhile
+        return False
+    except PermissionError:  # it may have served until now
+        return True
 
 
 def parse_config(text: str) -> model_server_config_pb2.ModelServerConfig:

@@ -64,6 +64,7 @@ def make_app(predictor: Predictor, api_key: str | None = None) -> FastAPI:
     async def healthz() -> Response:
         return _json({"status": "ok"})
 
+    # Whether the server takes requests; what a model lacks, its own status tells.
     @app.get("/readyz")
     async def readyz() -> Response:
         ready = predictor.repository.ready()

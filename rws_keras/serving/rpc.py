@@ -44,6 +44,8 @@ def make_server(predictor: Predictor, api_key: str | None = None) -> grpc.Server
         options=[
             ("grpc.max_receive_message_length", limits.body_bytes),
             ("grpc.max_send_message_length", -1),
+            # Else a second server could share the port, and get part of the requests.
+            ("grpc.so_reuseport", 0),
         ],
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import signal
 import socket
 from collections.abc import Callable
 
+import grpc
 import uvicorn
 from tensorflow_serving.config import model_server_config_pb2
 
-from rws_keras.errors import UserError
+from rws_keras.errors import UserError, reason
 from rws_keras.serving import rest, rpc
 from rws_keras.serving.metrics import Metrics
 from rws_keras.serving.predictor import Limits, Predictor
@@ -35,6 +37,9 @@ def serve(
 ) -> None:
     """Serves models until the process is told to end (SIGTERM, Ctrl-C).
 
+    Both ports are taken before any model is loaded, and no other program can take them too.
+    Requests that come while the first models are being loaded wait.
+
     Args:
         config: Says which models to serve, at each look at the disk.
         host: Where to listen.
@@ -51,6 +56,7 @@ def serve(
     Raises:
         UserError: If a port cannot be used.
     """
+    _check_ports(rest_port, grpc_port)
     limits = limits or Limits()
     load = functools.partial(
         Servable,
@@ -59,43 +65,77 @@ def serve(
         batch_threads=batch_threads,
     )
     repository = Repository(config, load)
-    repository.start(poll_seconds)
     predictor = Predictor(repository, limits, Metrics())
-    grpc_server = rpc.make_server(predictor, api_key)
-    try:
-        grpc_port = grpc_server.add_insecure_port(f"{host}:{grpc_port}")
-    except RuntimeError as error:
-        raise _port_error("gRPC", host, grpc_port) from error
-    grpc_server.start()
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, rest_port), family=family)
-    except OSError as error:
-        raise _port_error("REST", host, rest_port) from error
-    rest_port = listener.getsockname()[1]
-    server = _Server(
-        uvicorn.Config(
-            rest.make_app(predictor, api_key),
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        ),
-        started=lambda: started(rest_port, grpc_port, repository.serving()),
-    )
-    # Uvicorn ends at these signals, and then raises them again: the rest is to end in order too.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    try:
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(repository.stop)
+        listener = at_end.enter_context(_listen(host, rest_port, "REST"))
+        grpc_server = rpc.make_server(predictor, api_key)
+        grpc_port = _bind(grpc_server, host, grpc_port)
+        at_end.callback(lambda: grpc_server.stop(GRACE_SECONDS).wait())
+        try:
+            repository.start(poll_seconds)
+        finally:
+            grpc_server.start()  # in any case: only a server that has run gives its port back
+        rest_port = listener.getsockname()[1]
+        server = _Server(
+            uvicorn.Config(
+                rest.make_app(predictor, api_key),
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            ),
+            started=lambda: started(rest_port, grpc_port, repository.serving()),
+        )
+        # Uvicorn ends at these signals, and then raises them again: the rest is to end in order
+        # too.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
         server.run([listener])
-    finally:
-        grpc_server.stop(GRACE_SECONDS).wait()
-        repository.stop()
 
 
-def _port_error(api: str, host: str, port: int) -> UserError:
+def _check_ports(rest_port: int, grpc_port: int) -> None:
+    for api, port in (("REST", rest_port), ("gRPC", grpc_port)):
+        if not 0 <= port < 2**16:
+            raise UserError(
+                f"The port for {api} must be from 0 (any free one) to 65535, got {port}."
+            )
+    if rest_port == grpc_port != 0:
+        raise UserError(f"REST and gRPC need a port each, got {rest_port} for both.")
+
+
+def _listen(host: str, port: int, api: str) -> socket.socket:
+    """Takes a port; `::` stands for all addresses, those of IPv4 included."""
+    ipv6 = ":" in host
+    try:
+        return socket.create_server(
+            (host, port),
+            family=socket.AF_INET6 if ipv6 else socket.AF_INET,
+            dualstack_ipv6=ipv6 and socket.has_dualstack_ipv6(),
+        )
+    except OSError as error:
+        why = (error.strerror or reason(error)).partition(" (")[0]  # without Python's addition
+        raise _refusal(api, host, port, why) from error
+
+
+def _bind(server: grpc.Server, host: str, port: int) -> int:
+    """Takes a port for gRPC, and returns it.
+
+    Of a host that has several addresses, such as `localhost` or `::`, gRPC is content with those
+    which it can get, and the others stay another program's. So all are tried first, and names are
+    resolved as for REST.
+    """
+    with _listen(host, port, "gRPC") as trial:
+        address, port = trial.getsockname()[:2]
+    where = f"[{address}]" if ":" in address else address
+    try:
+        return server.add_insecure_port(f"{where}:{port}")
+    except RuntimeError as error:
+        raise _refusal("gRPC", host, port, "Another program has just taken it") from error
+
+
+def _refusal(api: str, host: str, port: int, why: str) -> UserError:
     return UserError(
-        f"Port {port} of {host} cannot be used for {api}: another program may have it, or {host} "
-        "is not an address of this machine. Choose others."
+        f"Port {port} of {host} cannot be used for {api}: {why}. Choose another port or host."
     )
 
 

@@ -21,7 +21,7 @@ from rws_keras.callbacks import (
 )
 from rws_keras.datasets import BinaryData
 from rws_keras.errors import UserError
-from rws_keras.files import replace_file
+from rws_keras.files import expanded, replace_file
 from rws_keras.training import evaluation
 from rws_keras.training.checkpoint import Checkpoint, latest
 from rws_keras.training.interruption import Interruption
@@ -226,7 +226,7 @@ def draw_samples(
     Raises:
         ValueError: If the path has another ending, or cannot be written.
     """
-    path = Path(path)
+    path = expanded(path)
     if path.suffix not in (".png", ".csv"):
         raise UserError(f"Samples are written to a .png or a .csv file, not to {path}.")
     samples = machine.sample(num_samples, seed=seed)

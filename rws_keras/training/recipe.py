@@ -25,6 +25,7 @@ from pydantic import (
 from rws_keras import HelmholtzMachine, datasets, resources
 from rws_keras.checks import check_integer, check_positive_integer
 from rws_keras.errors import UserError
+from rws_keras.files import expanded
 from rws_keras.objectives import OBJECTIVES, Objective
 from rws_keras.signatures import check_arguments
 from rws_keras.suggestions import unknown
@@ -240,7 +241,7 @@ def load(name_or_path: str | Path) -> tuple[str, Recipe]:
     Raises:
         ValueError: If there is no such recipe, or it does not hold what it should.
     """
-    path = Path(name_or_path)
+    path = expanded(name_or_path)
     if path.suffix not in (".toml", ".json"):
         path = RECIPES / f"{name_or_path}.toml"
         if not path.exists():

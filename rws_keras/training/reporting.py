@@ -11,7 +11,7 @@ import numpy as np
 from rws_keras import datasets
 from rws_keras.datasets import BinaryData
 from rws_keras.errors import UserError
-from rws_keras.files import make_directory, replace_file, write_json
+from rws_keras.files import expanded, make_directory, replace_file, write_json
 from rws_keras.training.run import Run
 
 RESULTS = Path("training") / "results"
@@ -32,7 +32,7 @@ def report(run: Run, to: Path) -> Path:
     """
     name = run.path.resolve().name
     content = summary(run)
-    make_directory(to)
+    to = make_directory(expanded(to))
     for samples in (run.samples, run.samples.with_suffix(".csv")):
         if samples.exists():
             with replace_file(to / f"{name}{samples.suffix}") as copy:

@@ -30,7 +30,7 @@ import keras
 import rws_keras
 from rws_keras import HelmholtzMachine
 from rws_keras.errors import UserError
-from rws_keras.files import make_directory, read_json, write_json
+from rws_keras.files import expanded, make_directory, read_json, write_json
 from rws_keras.training import recipe as recipes
 from rws_keras.training.recipe import Recipe
 
@@ -48,7 +48,7 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
+        self.path = expanded(path)
         self.checkpoints = self.path / "checkpoints"
         self.logs = self.path / "logs"
         self.samples = self.path / "samples.png"
@@ -234,7 +234,7 @@ def find(directory: str | os.PathLike = "runs") -> Found:
         if not isinstance(error, FileNotFoundError):
             found.skipped[Path(error.filename)] = error.strerror or str(error)
 
-    for folder, folders, files in os.walk(os.fspath(directory), onerror=unreadable):
+    for folder, folders, files in os.walk(expanded(directory), onerror=unreadable):
         folders.sort()
         if "recipe.json" not in files:
             continue

@@ -149,6 +149,73 @@ def test_a_directory_that_is_gone_takes_no_model_with_it(tmp_path):
     assert closed == [True]
 
 
+def test_models_that_do_not_serve_leave_the_others_ready(own_server, tmp_path, x):
+    server, models = own_server(), tmp_path / "models"
+    (models / "empty").mkdir()
+    (models / "unfinished" / "1" / "variables").mkdir(parents=True)
+    (models / "broken" / "1").mkdir(parents=True)
+    (models / "broken" / "1" / "saved_model.pb").write_bytes(b"no graph")
+    for _ in range(300):
+        status, answer = server.get("/v1/models/broken")
+        assert server.get("/readyz") == (200, {"status": "ok"})
+        if status == 200 and answer["model_version_status"][0]["state"] == "END":
+            break
+        time.sleep(0.05)
+    assert answer["model_version_status"][0]["status"]["error_message"]
+    assert server.get("/v1/models/unfinished")[0] == 404
+    assert server.post(PREDICT, {"instances": x.tolist()})[0] == 200
+    # Where these are all there is, nothing can be answered.
+    shutil.rmtree(models / "digits")
+    for _ in range(100):
+        if server.get("/readyz")[0] == 503:
+            break
+        time.sleep(0.05)
+    assert server.get("/readyz") == (503, {"status": "not ready"})
+
+
+def test_ready_is_a_server_with_a_model_that_serves(tmp_path):
+    seen = []
+
+    def load(path):
+        seen.append((path.parent.name, repository.ready()))
+        if path.parent.name == "broken":
+            raise OSError("no variables")
+        return types.SimpleNamespace(close=lambda: None)
+
+    def add(name):
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1" / "saved_model.pb").touch()
+        repository.update()
+        return repository.ready()
+
+    repository = Repository(lambda: directory_config(tmp_path), load)
+    repository.update()
+    assert not repository.ready()
+    (tmp_path / "unfinished" / "1").mkdir(parents=True)
+    assert not add("broken")
+    assert add("first")
+    assert add("second")
+    assert seen == [("broken", False), ("first", False), ("second", True)]
+    assert repository.serving() == {"broken": [], "first": [1], "second": [1], "unfinished": []}
+
+
+def test_a_model_that_cannot_be_looked_up_leaves_the_others_alone(tmp_path, caplog):
+    """Its directory, that is: an error of the file system, and not that nothing is there."""
+    for name in ("first", "second"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1" / "saved_model.pb").touch()
+    config = directory_config(tmp_path)
+    servable = types.SimpleNamespace(close=lambda: None)
+    repository = Repository(lambda: config, lambda path: servable)
+    repository.update()
+    config.model_config_list.config[0].base_path = "x" * 300
+    (tmp_path / "second" / "1").rename(tmp_path / "second" / "2")
+    for _ in range(3):
+        repository.update()
+    assert repository.serving() == {"first": [1], "second": [2]}
+    assert [record.args[0] for record in caplog.records if "stays" in record.msg] == ["first"]
+
+
 def test_a_version_that_was_incomplete_is_tried_again_when_it_changes(tmp_path):
     version = tmp_path / "m" / "1"
     (version / "variables").mkdir(parents=True)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import keras
 
 from rws_keras.errors import UserError
-from rws_keras.files import expanded
 from rws_keras.layers.stochastic_layer import StochasticLayer
 from rws_keras.models import pretrained
 from rws_keras.models.architecture import deserialize_stacks, serialize_stacks
@@ -125,7 +124,7 @@ class Saving(keras.Model):
                 f"A machine cannot be saved as HDF5 ({filepath}), which keeps no objective. Save "
                 "it to a .keras file, or its weights alone by save_weights('NAME.weights.h5')."
             )
-        super().save(os.fspath(expanded(filepath)), overwrite=overwrite, **kwargs)
+        super().save(os.path.expanduser(filepath), overwrite=overwrite, **kwargs)
 
     @property
     def _default_save_signature(self):

@@ -7,10 +7,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy import stats
 
-from rws_keras import HelmholtzMachine, Particles, layers
+from rws_keras import HelmholtzMachine, layers
 from rws_keras.errors import UserError
 from rws_keras.layers.noise import uniform_noise
-from rws_keras.objectives import Objective, ReweightedWakeSleep
+from rws_keras.objectives import ELBO, ReweightedWakeSleep
 
 tfd = tfp.distributions
 
@@ -166,16 +166,6 @@ def test_likelihood_of_binary_data_with_a_gaussian_latent_equals_quadrature():
     estimates = np.exp(np.asarray(estimates, np.float64))
     z = (estimates.mean() - exact) / (estimates.std(ddof=1) / np.sqrt(len(estimates)))
     assert abs(z) < 4.5
-
-
-class ELBO(Objective):
-    """The single-sample bound, differentiated through the samples."""
-
-    path_gradients = True
-
-    def loss(self, machine, x, draws):
-        particles = Particles(draws.latents, machine.log_p(x, draws.latents), draws.log_q)
-        return -tf.reduce_mean(particles.log_weights), particles
 
 
 def exact_elbo_gradient(machine):

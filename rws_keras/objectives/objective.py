@@ -362,6 +362,14 @@ def mean_over_data(values: tf.Tensor, sample_weight: tf.Tensor | None = None) ->
     return tf.math.divide_no_nan(total, tf.reduce_sum(sample_weight))
 
 
+def sum_over_particles(weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """`Σ_k w_k v_k` `[N]` for weights and values `[K, N]`.
+
+    A value of weight zero does not count, even if it is infinite.
+    """
+    return tf.reduce_sum(tf.math.multiply_no_nan(values, weights), axis=0)
+
+
 def _is_switch(scale: Any) -> bool:
     """Whether a scale only says that its part of the loss is on, or off."""
     return isinstance(scale, bool) or not scale

@@ -11,7 +11,13 @@ import tensorflow as tf
 from rws_keras.checks import check_number, check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.models.particles import Particles, resample, sum_over_layers
-from rws_keras.objectives.objective import Draws, Objective, mean_over_data, register
+from rws_keras.objectives.objective import (
+    Draws,
+    Objective,
+    mean_over_data,
+    register,
+    sum_over_particles,
+)
 
 
 def _check_scale(scale: Any, name: str) -> bool | float:
@@ -117,18 +123,18 @@ class ReweightedWakeSleep(Objective):
             weights = tf.cast(possible, tf.float32) / self.num_resampled
         loss = tf.zeros([])
 
-        def followed(log_probs):
+        def follow(log_probs):
             """Sum over the layers and, by their weights, over the particles; mean over the data.
 
             A particle of weight zero, and probability zero, is not followed.
             """
-            values = tf.math.multiply_no_nan(sum_over_layers(log_probs), weights)
-            return mean_over_data(tf.reduce_sum(values, axis=0), sample_weight)
+            followed = sum_over_particles(weights, sum_over_layers(log_probs))
+            return mean_over_data(followed, sample_weight)
 
         if self.wake_p:  # Σ_k ω̃_k log p(x, h_k)
-            loss -= _scaled(self.scale("wake_p"), followed(log_p))
+            loss -= _scaled(self.scale("wake_p"), follow(log_p))
         if self.wake_q:  # Σ_k ω̃_k log q(h_k | x)
-            loss -= _scaled(self.scale("wake_q"), followed(machine.log_q(x, latents)))
+            loss -= _scaled(self.scale("wake_q"), follow(machine.log_q(x, latents)))
         if self.sleep_q and draws.dream:  # log q(h | x) at (x, h) ~ p
             log_q = sum_over_layers(machine.log_q(*draws.dream))
             loss -= _scaled(self.scale("sleep_q"), tf.reduce_mean(log_q))

@@ -156,7 +156,8 @@ class StochasticLayer(keras.layers.Layer):
         parameters = {}
         for name, kind in type(rows).parameter_properties(rows.dtype).items():
             value = tf.convert_to_tensor(rows.parameters[name])
-            if value.shape.rank == kind.event_ndims + 1:
+            # A kernel, which has no batch, has no `event_ndims` either.
+            if kind.event_ndims is not None and value.shape.rank == kind.event_ndims + 1:
                 shape = tf.concat([leading, tf.shape(value)[1:]], axis=0)
                 static = [*given.shape[:-1], *value.shape[1:]]
                 parameters[name] = tf.ensure_shape(tf.reshape(value, shape), static)

@@ -56,6 +56,16 @@ def test_the_default_is_compiled_without_xla_and_says_so(binary):
         machine.fit(binary(20, 8), verbose=0)
 
 
+def test_checks_that_begin_after_the_first_fit(binary):
+    tf.debugging.disable_check_numerics()
+    machine, x = HelmholtzMachine.from_sizes(7, [4], seed=0), binary(20, 7)
+    machine.compile("adam", ReweightedWakeSleep(3))
+    machine.fit(x, batch_size=10, verbose=0)
+    tf.debugging.enable_check_numerics()
+    with pytest.warns(UserWarning, match="not compiled by XLA"):
+        machine.fit(x, batch_size=7, verbose=0)
+
+
 def test_what_is_not_a_number_is_still_found(binary):
     machine = HelmholtzMachine.from_sizes(8, [4], seed=0)
     machine.p_layers[0].bias.assign(np.full(8, np.nan))

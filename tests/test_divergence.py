@@ -60,6 +60,8 @@ def test_the_first_step_that_is_not_finite_is_named(binary, others):
 
 def test_a_divergence_that_only_the_validation_shows(binary):
     machine = machine_of(growth=3e38)
+    # The one step makes them infinite.
+    machine.set_weights([weight + 5.0 for weight in machine.get_weights()])
     x = binary(10, 8)
     with pytest.raises(DivergenceError, match=r"`val_\w+` is .* at step 1 of epoch 1"):
         machine.fit(x, batch_size=10, validation_data=x, callbacks=[StopOnDivergence()], verbose=0)

@@ -193,7 +193,9 @@ class Evaluator(keras.Model):
             return super().predict_on_batch(self._checked(x))
 
     def _in_order(self, result):
-        return [result[name] for name in self.metrics_names]
+        """The values of `metrics_names`, then what a step of a subclass has added."""
+        names = self.metrics_names
+        return [result[name] for name in (*names, *sorted(set(result) - set(names)))]
 
     # Arguments and batches.
 

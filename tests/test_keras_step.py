@@ -220,7 +220,11 @@ def test_another_function_or_another_array_takes_effect(x):
 
 @pytest.mark.parametrize("changed", ["frozen", "thawed"])
 def test_an_optimizer_that_cannot_follow_says_so(changed, x):
-    for optimizer, q_optimizer in ((SGD(0.1, use_ema=True), None), (SGD(0.1), SGD(0.1))):
+    for optimizer, q_optimizer in (
+        (SGD(0.1, use_ema=True), None),
+        (keras.optimizers.LossScaleOptimizer(SGD(0.1, use_ema=True)), None),
+        (SGD(0.1), SGD(0.1)),
+    ):
         machine = make(optimizer, q_optimizer=q_optimizer)
         layer = machine.q_layers[1]
         if changed == "thawed":

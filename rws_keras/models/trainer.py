@@ -250,9 +250,8 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         """Takes note of what is trainable, and of regularizers and constraints."""
         self._weights_state = self._weight_states.number(self.weights)
         trainable = {id(weight) for weight in self.trainable_variables}
-        averaged = any(
-            each.use_ema for each in getattr(self.optimizer, "optimizers", [self.optimizer])
-        )
+        each = getattr(self.optimizer, "optimizers", [self.optimizer])
+        averaged = any(getattr(one, "inner_optimizer", one).use_ema for one in each)
         changed = trainable != self._optimized
         if changed and (averaged or self._has_two_optimizers or trainable - self._optimized):
             raise UserError(

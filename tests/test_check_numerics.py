@@ -11,7 +11,6 @@ from rws_keras import HelmholtzMachine
 from rws_keras.models import Scorer
 from rws_keras.objectives import ReweightedWakeSleep, WakeSleep
 
-
 # Sizes of which no other test has autoregressive layers: what is traced here keeps the checks.
 UNITS, LATENTS = 23, 11
 

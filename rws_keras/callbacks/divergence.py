@@ -23,7 +23,7 @@ class DivergenceError(UserError):
         what = (
             "Training diverged"
             if math.isnan(value)
-            else "The machine gives a datum probability zero, or training diverged"
+            else "Training diverged, or a datum has probability zero"
         )
         super().__init__(
             f"{what}: `{metric}` is {value} at step {step} of epoch {epoch}. Try a "

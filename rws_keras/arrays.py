@@ -186,6 +186,11 @@ def _as_numbers(x, support):
         return x
     if x is None:
         raise UserError(f"{support.message} Got no data (None).")
+    if is_source(x):
+        raise UserError(
+            f"Expected data as a whole, got batches ({type(x).__name__}), which `fit`, `evaluate` "
+            "and `predict` take."
+        )
     return _numeric(x, support)
 
 
@@ -228,7 +233,12 @@ def check_sample_weight(sample_weight: Any, num_data: int | None = None) -> tf.T
     message = "Expected `sample_weight` to be a finite number of at least 0 for each row"
     try:
         if not tf.is_tensor(sample_weight):
-            sample_weight = np.asarray(sample_weight, np.float32)
+            if np.ma.is_masked(sample_weight):
+                raise TypeError("some are masked")
+            sample_weight = np.asarray(sample_weight)
+            if sample_weight.dtype.kind == "c":
+                raise TypeError("they are complex")
+            sample_weight = sample_weight.astype(np.float32)
         weight = tf.cast(sample_weight, tf.float32)
     except (TypeError, ValueError) as error:
         raise UserError(f"{message}; it cannot be read as numbers: {error}.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
@@ -43,6 +42,10 @@ def check_positive_integer(value: Any, name: str) -> int:
     return value
 
 
+# Beyond it a number is infinite in float32.
+_MOST = float(np.finfo(np.float32).max)
+
+
 def check_number(value: Any, name: str, positive: bool = False) -> float:
     """Returns `value` as a finite number of at least 0, or raises a `UserError`.
 
@@ -52,12 +55,7 @@ def check_number(value: Any, name: str, positive: bool = False) -> float:
         positive: Whether 0 is refused too.
     """
     number = isinstance(value, int | float | np.integer | np.floating)
-    if (
-        isinstance(value, bool)
-        or not number
-        or not 0 <= value < math.inf
-        or (positive and not value)
-    ):
+    if isinstance(value, bool) or not number or not 0 <= value <= _MOST or (positive and not value):
         wanted = "a positive finite number" if positive else "a finite number of at least 0"
         raise UserError(f"`{name}` must be {wanted}, got {value!r}.")
     return int(value) if isinstance(value, int | np.integer) else float(value)
@@ -75,8 +73,12 @@ def check_seed(seed: Any, name: str = "seed") -> Any:
     """
     if seed is None:
         return None
-    if tf.is_tensor(seed) or (isinstance(seed, np.ndarray | list | tuple) and np.ndim(seed)):
-        tensor = tf.convert_to_tensor(seed)
+    is_array = isinstance(seed, np.ndarray) and seed.ndim
+    if tf.is_tensor(seed) or is_array or isinstance(seed, list | tuple):
+        try:
+            tensor = tf.convert_to_tensor(seed)
+        except (TypeError, ValueError, OverflowError):
+            tensor = tf.zeros([])
         if tensor.dtype.is_integer and tensor.shape == [2]:
             if tf.executing_eagerly() and np.abs(np.asarray(tensor, object)).max() >= 2**31:
                 raise UserError(f"Both words of `{name}` must have 32 bits, got {seed!r}.")

@@ -11,6 +11,9 @@ from rws_keras import HelmholtzMachine
 from rws_keras.models import Scorer
 from rws_keras.objectives import ReweightedWakeSleep, WakeSleep
 
+# Sizes of which no other test has autoregressive layers: what is traced here keeps the checks.
+UNITS, LATENTS = 23, 11
+
 
 @pytest.fixture(autouse=True)
 def checked():
@@ -32,8 +35,8 @@ MACHINES = {**{family: {"p": family, "q": family} for family in FAMILIES}, "gaus
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("family", slow_except(["sbn"], MACHINES))
 def test_fit_evaluate_and_predict(family, objective, run_eagerly, binary):
-    x = binary(20, 8)
-    machine = HelmholtzMachine.from_sizes(8, [4], **MACHINES[family], seed=0)
+    x = binary(20, UNITS)
+    machine = HelmholtzMachine.from_sizes(UNITS, [LATENTS], **MACHINES[family], seed=0)
     optimizer, objective = keras.optimizers.Adam(1e-3), OBJECTIVES[objective]()
     machine.compile(optimizer, objective, run_eagerly=run_eagerly, jit_compile=False)
     machine.fit(x, sample_weight=np.arange(20) % 3, batch_size=10, validation_data=x, verbose=0)
@@ -50,14 +53,24 @@ def test_fit_evaluate_and_predict(family, objective, run_eagerly, binary):
 
 
 def test_the_default_is_compiled_without_xla_and_says_so(binary):
-    machine = HelmholtzMachine.from_sizes(8, [4], seed=0)
+    machine = HelmholtzMachine.from_sizes(UNITS, [LATENTS], seed=0)
     machine.compile("adam", ReweightedWakeSleep(3))
     with pytest.warns(UserWarning, match="not compiled by XLA"):
-        machine.fit(binary(20, 8), verbose=0)
+        machine.fit(binary(20, UNITS), verbose=0)
+
+
+def test_checks_that_begin_after_the_first_fit(binary):
+    tf.debugging.disable_check_numerics()
+    machine, x = HelmholtzMachine.from_sizes(UNITS, [LATENTS], seed=0), binary(20, UNITS)
+    machine.compile("adam", ReweightedWakeSleep(3))
+    machine.fit(x, batch_size=10, verbose=0)
+    tf.debugging.enable_check_numerics()
+    with pytest.warns(UserWarning, match="not compiled by XLA"):
+        machine.fit(x, batch_size=7, verbose=0)
 
 
 def test_what_is_not_a_number_is_still_found(binary):
-    machine = HelmholtzMachine.from_sizes(8, [4], seed=0)
-    machine.p_layers[0].bias.assign(np.full(8, np.nan))
+    machine = HelmholtzMachine.from_sizes(UNITS, [LATENTS], seed=0)
+    machine.p_layers[0].bias.assign(np.full(UNITS, np.nan))
     with pytest.raises(tf.errors.InvalidArgumentError, match="NaN"):
-        machine.predict(binary(20, 8), verbose=0)
+        machine.predict(binary(20, UNITS), verbose=0)

@@ -1,10 +1,9 @@
-"""Gaussian layers: TFP as the referee, and machines whose likelihood is known exactly."""
+"""Gaussian layers, and machines whose likelihood is known exactly."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_probability as tfp
 from scipy import stats
 
 from rws_keras import HelmholtzMachine, layers
@@ -12,34 +11,17 @@ from rws_keras.errors import UserError
 from rws_keras.layers.noise import uniform_noise
 from rws_keras.objectives import ELBO, ReweightedWakeSleep
 
-tfd = tfp.distributions
-
 
 def gaussian(shape=(3, 5), seed=0):
     random = np.random.default_rng(seed)
     loc, log_scale = random.normal(size=(2, *shape)).astype(np.float32)
-    scale = np.exp(log_scale)
-    return layers.DiagonalGaussian(loc, scale), tfd.MultivariateNormalDiag(loc, scale)
-
-
-def test_it_is_tfps_multivariate_normal():
-    ours, theirs = gaussian()
-    value = np.random.default_rng(1).normal(size=(7, 3, 5)).astype(np.float32)
-    for name in ("log_prob", "prob"):
-        np.testing.assert_allclose(getattr(ours, name)(value), getattr(theirs, name)(value), 1e-4)
-    for name in ("mean", "mode", "stddev", "variance", "entropy"):
-        np.testing.assert_allclose(getattr(ours, name)(), getattr(theirs, name)(), rtol=1e-5)
-    assert ours.event_shape == theirs.event_shape
-    assert ours.batch_shape == theirs.batch_shape
-    assert ours.reparameterization_type == tfd.FULLY_REPARAMETERIZED
-    units = tf.reduce_sum(ours.unit_log_probs(value), axis=-1)
-    np.testing.assert_allclose(units, theirs.log_prob(value), rtol=1e-5)
+    return layers.DiagonalGaussian(loc, np.exp(log_scale))
 
 
 def test_samples_have_their_distribution():
     # Kolmogorov-Smirnov of 20,000 samples of each of 15 units, seed 2: false-alarm rate
     # 1e-4 a unit, 2e-3 in all.
-    ours, _ = gaussian()
+    ours = gaussian()
     samples = ours.sample(20_000, seed=2).numpy()
     z = (samples - ours.loc.numpy()) / ours.scale.numpy()
     for unit in z.reshape(20_000, -1).T:
@@ -61,7 +43,7 @@ def test_gradients_flow_through_samples():
 
 
 def test_known_units_stay_as_they_are():
-    ours, _ = gaussian((2, 5))
+    ours = gaussian((2, 5))
     value = np.full([2, 5], 9.0, np.float32)
     known = np.array([True, False, True, False, False])
     completed = ours.complete(value, known, uniform_noise((2, 5), 0)).numpy()

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from exact import FAMILIES
 from marks import slow_except
 
 from rws_keras import HelmholtzMachine, layers
@@ -146,7 +147,7 @@ def test_regularizers_and_constraints_are_arguments_of_every_family(tmp_path):
         "kernel_constraint": "non_neg",
         "bias_constraint": keras.constraints.MaxNorm(2.0),
     }
-    for name in layers.FAMILIES:
+    for name in (*FAMILIES, "gaussian"):
         family = {"family": name, **arguments}
         q = family if name != "gaussian" else {**family, "hidden_units": 5}
         machine = HelmholtzMachine.from_sizes(6, [4], p=family, q=q)
@@ -181,6 +182,61 @@ def test_frozen_layers_stay_as_they_are(frozen, jit_compile, x):
         step(machine, x)
     for ours, theirs in zip(after, machine.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_loop_of_ones_own_follows_what_has_changed(x):
+    machine, data = make(SGD(1.0)), tf.constant(x)
+    machine.train_step(data)
+    machine.p_layers[0].trainable = False
+    before = machine.p_layers[0].kernel.numpy()
+    machine.train_step(data)
+    np.testing.assert_array_equal(machine.p_layers[0].kernel.numpy(), before)
+
+
+class Masked(keras.constraints.Constraint):
+    """Holds an array."""
+
+    def __init__(self, mask):
+        self.mask = mask
+
+    def __call__(self, w):
+        return w * self.mask
+
+
+def test_another_function_or_another_array_takes_effect(x):
+    machine = make(SGD(0.1))
+    kernel = machine.q_layers[0].kernel
+    kernel.constraint = lambda w: w
+    step(machine, x)
+    kernel.constraint = lambda w: w * 0.0
+    step(machine, x)
+    assert np.abs(kernel.numpy()).max() == 0
+    for corner in (1.0, 0.0):
+        mask = np.ones([16, 6], np.float32)
+        mask[8, 3] = corner
+        kernel.constraint = Masked(mask)
+        step(machine, x)
+        assert (kernel.numpy() != 0).sum() == mask.sum()
+
+
+@pytest.mark.parametrize("changed", ["frozen", "thawed"])
+def test_an_optimizer_that_cannot_follow_says_so(changed, x):
+    for optimizer, q_optimizer in (
+        (SGD(0.1, use_ema=True), None),
+        (keras.optimizers.LossScaleOptimizer(SGD(0.1, use_ema=True)), None),
+        (SGD(0.1), SGD(0.1)),
+    ):
+        machine = make(optimizer, q_optimizer=q_optimizer)
+        layer = machine.q_layers[1]
+        if changed == "thawed":
+            layer.trainable = False
+            machine.compile("sgd", ReweightedWakeSleep(2), jit_compile=False)
+        step(machine, x)
+        layer.trainable = changed == "thawed"
+        with pytest.raises(UserError, match="call `compile` again"):
+            step(machine, x)
+        machine.compile(SGD(0.1), ReweightedWakeSleep(2), jit_compile=False)
+        step(machine, x)
 
 
 class Adding(layers.SBN):
@@ -233,6 +289,9 @@ def test_what_layers_add_counts_each_time_they_are_used(family, jit_compile, x):
     step(machine, x)
     assert_close([machine.q_layers[0].variables[0].numpy()], [kernel - gradient])
     assert machine.losses == []  # nothing is left behind
+    machine.sample_posterior(x, 2)
+    machine.predict(x, verbose=0)
+    assert machine.losses == []
 
 
 def test_losses_that_would_train_nothing_are_refused(x):

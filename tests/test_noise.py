@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 from exact import tiny_machine
 
 from rws_keras.errors import UserError
@@ -62,6 +63,17 @@ SAME_SEED = [
 @pytest.mark.parametrize(("seed", "same"), SAME_SEED)
 def test_seeds_of_every_kind(seed, same):
     np.testing.assert_array_equal(stateless_seed(seed), stateless_seed(same))
+
+
+def test_seeds_from_a_stream():
+    first, again = (tfp.util.SeedStream(1, salt="test") for _ in range(2))
+    np.testing.assert_array_equal(stateless_seed(first), stateless_seed(again))
+    assert not np.array_equal(stateless_seed(first), stateless_seed(tfp.util.SeedStream(2, "test")))
+    # In a graph, where integers stand for the same noise, a stream goes on from run to run.
+    draw = tf.function(lambda: uniform_noise((4,), again))
+    assert not np.array_equal(draw(), draw())
+    constant = tf.function(lambda: uniform_noise((4,), 7))
+    np.testing.assert_array_equal(constant(), constant())
 
 
 def test_different_integers_are_different_seeds():

@@ -84,6 +84,10 @@ def test_impossible_rows_have_no_gradient(family, objective, x):
         found, _ = objective.gradients(machine, tf.constant(x), noise, sample_weight)
         return [gradient.numpy() for gradient in found]
 
+    draws = objective.draw(
+        machine, x, objective.split(machine, len(x), objective.noise(machine, len(x), seed=0))
+    )
+    assert np.isfinite(objective.loss(machine, tf.constant(x), draws)[0])
     with_all, only_possible = gradients(), gradients(tf.constant(possible, tf.float32))
     assert all(np.isfinite(gradient).all() for gradient in with_all)
     # A mean over all rows and one over the possible ones: equal but for the number of rows. The
@@ -137,4 +141,5 @@ def test_one_warning_a_call(x):
     with warnings.catch_warnings():
         warnings.simplefilter("error", ZeroProbabilityWarning)
         machine.predict(x[x[:, 2] == 1], verbose=0)
-        machine.evaluate(x, sample_weight=x[:, 2], verbose=0)
+        # A row of weight zero does not count.
+        assert np.isfinite(machine.evaluate(x, sample_weight=x[:, 2], verbose=0)).all()

@@ -302,6 +302,14 @@ def test_lists_begin_with_the_likelihood_in_the_order_of_their_names(machine, x)
         assert set(named) == set(names)
     assert machine.train_on_batch(x)[0] < 0
 
+    class More(HelmholtzMachine):
+        def train_step(self, data):
+            return {**super().train_step(data), "a": 7.0}
+
+    more = More.from_sizes(16, [4], seed=0)
+    more.compile("sgd", ReweightedWakeSleep(2), jit_compile=False)
+    assert more.train_on_batch(x)[-1] == 7.0
+
 
 def test_the_objective_is_changed_by_compile_only(machine):
     with pytest.raises(UserError, match="Change the objective by compile"):

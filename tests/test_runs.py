@@ -93,8 +93,8 @@ def test_a_run_directory_that_cannot_be_made(tmp_path):
 
 
 def diverging(**changes):
-    # Each step multiplies the weights by -11: their squares overflow in the second epoch.
-    optimizer = {"name": "sgd", "learning_rate": 1.0, "options": {"weight_decay": 12.0}}
+    # Each step multiplies the weights by -60: they overflow in the second epoch.
+    optimizer = {"name": "sgd", "learning_rate": 1.0, "options": {"weight_decay": 61.0}}
     return recipe_of(optimizer=optimizer, **changes)
 
 

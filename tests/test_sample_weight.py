@@ -72,7 +72,17 @@ def sources(x, weight):
         for start in (0, 5):
             yield x[start : start + 5], None, weight[start : start + 5]
 
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            part = slice(5 * index, 5 * index + 5)
+            return ({"x": x[part], "sample_weight": weight[part]},)
+
     return {
+        "dicts": {"x": dataset.map(lambda x, _, weight: {"x": x, "sample_weight": weight})},
+        "a PyDataset": {"x": Batches(), "shuffle": False},
         "arrays": {"x": x, "sample_weight": weight, "shuffle": False, "batch_size": 5},
         "a column": {"x": x, "sample_weight": weight[:, None], "shuffle": False, "batch_size": 5},
         "a list": {"x": x, "sample_weight": list(weight), "shuffle": False, "batch_size": 5},
@@ -125,6 +135,20 @@ def test_evaluate_is_that_of_the_repeated_rows(binary):
     assert machine.test_on_batch(x, sample_weight=COUNTS, return_dict=True)["num_data"] == 19
 
 
+def test_sums_have_the_digits_of_float64(binary):
+    # Half a million likelihoods near -8: float32 would keep two digits of their variance.
+    machine, x = make(), binary(10, 12)
+    counts = COUNTS * 25_000 + 1
+    found = machine.evaluate(x, sample_weight=counts, return_dict=True, verbose=0)
+    assert found["num_data"] == counts.sum()
+    scores = np.asarray(machine.predict(x, verbose=0), np.float64)
+    mean = np.average(scores, weights=counts)
+    variance = np.average((scores - mean) ** 2, weights=counts)
+    error = np.sqrt(variance / (counts.sum() - 1))
+    np.testing.assert_allclose(found["log_likelihood"], mean, rtol=1e-12)
+    np.testing.assert_allclose(found["log_likelihood_se"], error, rtol=1e-9)
+
+
 def test_weights_need_not_be_counts(binary):
     machine, x = make(), binary(10, 12)
     whole = machine.evaluate(x, sample_weight=COUNTS, return_dict=True, verbose=0)
@@ -139,6 +163,8 @@ BAD = {
     "negative": (-np.ones(10), r"among others: \[-1"),
     "NaN": (np.full(10, np.nan), "among others"),
     "text": (["a"] * 10, "cannot be read as numbers"),
+    "masked": (np.ma.masked_array(np.ones(10), mask=np.eye(10)[0]), "some are masked"),
+    "complex": (np.ones(10) + 1j, "they are complex"),
     "zero": (np.zeros(10), "at least one row must count"),
 }
 
@@ -149,6 +175,26 @@ def test_bad_weights_are_refused(bad, method, binary):
     weight, message = BAD[bad]
     with pytest.raises(UserError, match=message):
         getattr(make(), method)(binary(10, 12), sample_weight=weight)
+
+
+def test_weights_that_are_all_zero_are_found_behind_a_dataset_too(binary):
+    machine, x = make(), binary(10, 12)
+    zero = tf.data.Dataset.from_tensor_slices({"x": x, "sample_weight": np.zeros(10)}).batch(5)
+    with pytest.raises(UserError, match="at least one row must count"):
+        machine.evaluate(zero, verbose=0)
+    with pytest.raises(UserError, match="at least one row must count"):
+        machine.fit(x, validation_data=zero, verbose=0)
+
+
+def test_huge_weights_do_not_overflow(binary):
+    x, after = binary(10, 12), []
+    for scale in (1.0, 2.0**124):
+        machine = make(ReweightedWakeSleep(3, sleep_q=False))
+        machine.fit(x, sample_weight=COUNTS * scale, batch_size=10, shuffle=False, verbose=0)
+        found = machine.evaluate(x, sample_weight=COUNTS * scale, verbose=0)[0]
+        after.append([*machine.get_weights(), found])
+    for ours, theirs in zip(*after, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_targets_and_class_weights_are_refused_in_one_sentence(binary):
@@ -169,7 +215,7 @@ def test_targets_and_class_weights_are_refused_in_one_sentence(binary):
     for refused in (machine.fit, machine.train_on_batch):
         with pytest.raises(UserError, match=r"takes no `class_weight`\.$"):
             refused(x, class_weight={0: 1.0})
-    with pytest.raises(UserError, match=r"Let a dataset yield \(x, None, sample_weight\)"):
+    with pytest.raises(UserError, match="Let a dataset yield dicts"):
         machine.fit(pairs.map(lambda x, y: x), sample_weight=np.ones(10))
 
 

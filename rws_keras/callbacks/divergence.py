@@ -20,8 +20,13 @@ class DivergenceError(UserError):
     """
 
     def __init__(self, metric: str, value: float, epoch: int, step: int):
+        what = (
+            "Training diverged"
+            if math.isnan(value)
+            else "Training diverged, or a datum has probability zero"
+        )
         super().__init__(
-            f"Training diverged: `{metric}` is {value} at step {step} of epoch {epoch}. Try a "
+            f"{what}: `{metric}` is {value} at step {step} of epoch {epoch}. Try a "
             "smaller learning rate (a tenth of it, say), gradient clipping (`global_clipnorm` of "
             "the optimizer, for instance 1.0), or a smaller scale of the objective's updates."
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from rws_keras.checks import check_integer, check_positive_integer
 from rws_keras.errors import UserError
@@ -53,14 +54,20 @@ class ObjectiveSchedule(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         settings = self.model.objective.settings
-        for name in self.schedules:
+        for name, schedule in self.schedules.items():
             if name not in settings:
                 what = f"setting of {type(self.model.objective).__name__}"
                 raise UserError(unknown(what, name, settings))
+            if isinstance(schedule, Mapping):
+                for value in schedule.values():
+                    settings[name](value, name)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         for name in self.schedules:
-            setattr(self.model.objective, name, self.value(name, epoch))
+            value = self.value(name, epoch)
+            # Keras's schedules of learning rates return tensors.
+            value = value.numpy().item() if tf.is_tensor(value) else value
+            setattr(self.model.objective, name, value)
 
 
 def _check_schedule(name, schedule):

@@ -71,8 +71,12 @@ class TensorBoard(keras.callbacks.Callback):
         self.log_dir = os.path.expanduser(log_dir)  # a string: it may be a gs:// address
         self.run_name = run_name or os.path.basename(os.path.abspath(self.log_dir))
         self.x = x
-        self.image_shape = image_shape
-        for key, value in (hyperparameters or {}).items():
+        self.image_shape = None if image_shape is None else _check_image_shape(image_shape)
+        hyperparameters = {
+            key: value.item() if isinstance(value, np.generic) else value
+            for key, value in (hyperparameters or {}).items()
+        }
+        for key, value in hyperparameters.items():
             if not isinstance(value, bool | int | float | str):
                 raise UserError(
                     f"The hyper-parameter {key!r} must be a number, a string or a bool; got "
@@ -179,6 +183,15 @@ class TensorBoard(keras.callbacks.Callback):
 
     def _image(self, tag, rows, image_shape):
         tf.summary.image(f"images/{tag}", tile_images(rows, image_shape)[None])
+
+
+def _check_image_shape(image_shape):
+    """`(height, width)` as a tuple of two positive integers."""
+    sizes = np.atleast_1d(np.asarray(image_shape, object)).tolist()
+    if len(sizes) != 2:
+        raise UserError(f"`image_shape` must be (height, width), got {image_shape!r}.")
+    height, width = (check_positive_integer(size, "image_shape") for size in sizes)
+    return height, width
 
 
 def receptive_fields(machine, count: int) -> np.ndarray | None:

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from rws_keras.layers.bernoulli import BinaryDistribution
+from rws_keras.layers.parameters import as_matrix, as_parameter, last_axis, parameter_dtype, size
 from rws_keras.layers.registry import register_family
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 
@@ -21,9 +22,10 @@ class AutoregressiveBernoulli(BinaryDistribution):
     `p(x_i = 1 | x_<i) = σ(s_i + Σ_{j<i} W_ji x_j)`.
 
     Args:
-        shift: Float tensor `[..., D]`, the part of the logits that is known beforehand.
-        kernel: Float tensor `[D, D]`; the entry `[j, i]` leads from unit j to unit i, and
-            only the entries with j < i are used.
+        shift: Tensor, array or variable `[..., D]`, the part of the logits that is known
+            beforehand.
+        kernel: Tensor, array or variable `[D, D]`, the same for the whole batch; the entry
+            `[j, i]` leads from unit j to unit i, and only the entries with j < i are used.
         validate_args: Whether to check that values are binary.
         name: Name of the distribution.
     """
@@ -37,37 +39,43 @@ class AutoregressiveBernoulli(BinaryDistribution):
     ):
         parameters = dict(locals())
         with tf.name_scope(name) as name:
-            self.shift = tf.convert_to_tensor(shift, tf.float32, name="shift")
-            kernel = tf.convert_to_tensor(kernel, tf.float32, name="kernel")
-            # band_part keeps the upper triangle with its diagonal; the second call takes
-            # the diagonal away.
-            upper = tf.linalg.band_part(kernel, 0, -1)
-            self.kernel = upper - tf.linalg.band_part(upper, 0, 0)
-            super().__init__(parameters, validate_args, name)
+            dtype = parameter_dtype(shift, kernel)
+            self.shift = as_parameter(shift, dtype, "shift")
+            self.kernel = as_matrix(kernel, dtype, "kernel", 2 * last_axis(self.shift).as_list())
+            super().__init__(parameters, validate_args, name, dtype)
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
         return {
             "shift": tfp.util.ParameterProperties(event_ndims=1),
-            "kernel": tfp.util.ParameterProperties(event_ndims=2),
+            # It has no batch: a slice of the batch leaves it as it is.
+            "kernel": tfp.util.ParameterProperties(event_ndims=None),
         }
 
     def _event_shape(self):
-        return self.shift.shape[-1:]
+        return last_axis(self.shift)
 
     def _event_shape_tensor(self):
         return tf.shape(self.shift)[-1:]
 
+    def _masked_kernel(self):
+        # band_part keeps the upper triangle with its diagonal; the second call takes the
+        # diagonal away.
+        upper = tf.linalg.band_part(tf.cast(self.kernel, self.dtype), 0, -1)
+        return upper - tf.linalg.band_part(upper, 0, 0)
+
     def conditional_logits(self, value: tf.Tensor) -> tf.Tensor:
-        return self.shift + tf.tensordot(value, self.kernel, 1)
+        shift = tf.cast(self.shift, self.dtype)
+        return shift + tf.tensordot(self._vector(value), self._masked_kernel(), 1)
 
     def _ancestral_sample(self, noise):
-        shape = tf.broadcast_dynamic_shape(tf.shape(noise), tf.shape(self.shift))
-        units = self.kernel.shape[0]
+        shift, kernel = tf.cast(self.shift, self.dtype), self._masked_kernel()
+        shape = tf.broadcast_dynamic_shape(tf.shape(noise), tf.shape(shift))
+        units = size(kernel, 0)
         noise = tf.reshape(tf.broadcast_to(noise, shape), [-1, units])
-        shift = tf.reshape(tf.broadcast_to(self.shift, shape), [-1, units])
-        logits = _logits_in_order(noise, shift, self.kernel, units)
-        value = tf.cast(noise < tf.sigmoid(logits), tf.float32)
+        shift = tf.reshape(tf.broadcast_to(shift, shape), [-1, units])
+        logits = _logits_in_order(noise, shift, kernel, units)
+        value = tf.cast(noise < tf.sigmoid(logits), self.dtype)
         return tf.reshape(value, shape), tf.reshape(logits, shape)
 
 
@@ -75,10 +83,11 @@ class AutoregressiveBernoulli(BinaryDistribution):
 def _logits_in_order(noise, shift, kernel, units):
     """Logits `[R, D]` on the path of a sample that uniform noise `[R, D]` drives.
 
-    All sizes but R are static, all slices of static size: XLA compiles the loops. The number
-    of units is an argument too, so that calls with other numbers of rows share a trace and
+    All sizes but R are static (as a rule), all slices of static size: XLA compiles the loops. The
+    number of units is an argument too, so that calls with other numbers of rows share a trace and
     layers of other sizes do not.
     """
+    dtype = noise.dtype
     blocks = -(-units // _BLOCK)
     padding = blocks * _BLOCK - units
     # The unit's axis comes first: a unit's row is then contiguous. A padding unit has no
@@ -94,7 +103,7 @@ def _logits_in_order(noise, shift, kernel, units):
         to_block = tf.slice(to_all, [0, start], [_BLOCK, _BLOCK])
 
         def draw_unit(i, block_logits):
-            value = tf.cast(block_noise[i] < tf.sigmoid(block_logits[i]), tf.float32)
+            value = tf.cast(block_noise[i] < tf.sigmoid(block_logits[i]), dtype)
             # The kernel's row i is zero up to unit i itself: its logit stays as it was.
             return i + 1, block_logits + to_block[i][:, None] * value
 
@@ -104,14 +113,14 @@ def _logits_in_order(noise, shift, kernel, units):
             (0, tf.slice(logits, [start, 0], [_BLOCK, -1])),
             maximum_iterations=_BLOCK,
         )
-        values = tf.cast(block_noise < tf.sigmoid(block_logits), tf.float32)
+        values = tf.cast(block_noise < tf.sigmoid(block_logits), dtype)
         logits += tf.matmul(to_all, values, transpose_a=True)
         return block + 1, logits, path.write(block, block_logits)
 
     _, _, path = tf.while_loop(
         lambda block, *_: block < blocks,
         draw_block,
-        (0, shift, tf.TensorArray(tf.float32, blocks, element_shape=[_BLOCK, noise.shape[1]])),
+        (0, shift, tf.TensorArray(dtype, blocks, element_shape=[_BLOCK, noise.shape[1]])),
         maximum_iterations=blocks,
     )
     return tf.transpose(tf.reshape(path.stack(), tf.shape(noise))[:units])

@@ -20,31 +20,45 @@ _MOST_FACTORS = 25
 def bernoulli_log_prob(value: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """`Σ_i log p(x_i)` in nats for independent Bernoulli units with the given logits.
 
-    For binary `x`, `log σ(a)^x (1 - σ(a))^(1-x) = -max((1 - 2x) a, 0) - log(1 + e^-|a|)`,
-    exact at any logit, infinite ones too. The last term is the same for every value, and its
-    sum over the units is the logarithm of a product: one logarithm serves several units. The
-    gradient with respect to `a` is the residual `x - σ(a)`; the values are data or samples and
-    have none.
+    `log σ(a)^x (1 - σ(a))^(1-x) = a x - max(a, 0) - log(1 + e^-|a|)`. The first two terms are
+    `-a ([a > 0] - x)`, which is 0 for a certain value at an infinite logit too. The last term is
+    the same for every value, and its sum over the units is the logarithm of a product: one
+    logarithm serves several units. The gradient with respect to `a` is the residual `x - σ(a)`,
+    that with respect to `x` is `a`.
 
     Args:
-        value: binary tensor `[..., D]`.
-        logits: tensor `[..., D]`, broadcast against `value`.
+        value: Tensor `[..., D]`. It is binary as a rule; the formula continues what it says of
+            other values as TFP's `Bernoulli` does.
+        logits: Tensor `[..., D]`, broadcast against `value`.
 
     Returns:
         Tensor of the broadcast shape without its last axis.
     """
-    units = value.shape[-1]
-    factors = max(n for n in range(1, _MOST_FACTORS + 1) if units % n == 0)
-    shape = tf.concat([tf.shape(logits)[:-1], [factors, units // factors]], axis=0)
-    product = tf.reduce_prod(tf.reshape(1.0 + tf.exp(-tf.abs(logits)), shape), axis=-2)
-    log_normalizer = tf.reduce_sum(tf.math.log(product), axis=-1)
-    log_prob = -tf.reduce_sum(tf.nn.relu((1.0 - 2.0 * value) * logits), axis=-1) - log_normalizer
+    log_prob = -tf.reduce_sum(_missed(value, logits), axis=-1) - _log_normalizer(logits)
 
     def gradient(upstream):
-        residual = upstream[..., None] * (value - tf.sigmoid(logits))
-        return None, _sum_to_shape(residual, logits)
+        upstream = upstream[..., None]
+        residual = value - tf.sigmoid(logits)
+        return _sum_to_shape(upstream * logits, value), _sum_to_shape(upstream * residual, logits)
 
     return log_prob, gradient
+
+
+def _missed(value, logits):
+    """`max(a, 0) - a x`: how far a value is below the more probable one, but for the sign."""
+    return tf.math.multiply_no_nan(logits, tf.cast(logits > 0.0, logits.dtype) - value)
+
+
+def _log_normalizer(logits):
+    """`Σ_i log(1 + e^-|a_i|)` over the units."""
+    factors = 1.0 + tf.exp(-tf.abs(logits))
+    units = logits.shape[-1:]
+    if not units.is_fully_defined():
+        return tf.reduce_sum(tf.math.log(factors), axis=-1)
+    together = max(n for n in range(1, _MOST_FACTORS + 1) if units[0] % n == 0)
+    shape = tf.concat([tf.shape(logits)[:-1], [together, units[0] // together]], axis=0)
+    product = tf.reduce_prod(tf.reshape(factors, shape), axis=-2)
+    return tf.reduce_sum(tf.math.log(product), axis=-1)
 
 
 def _sum_to_shape(gradient: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
@@ -59,10 +73,16 @@ class BinaryDistribution(NoiseDrivenDistribution):
     `p(x) = Π_i σ(a_i)^x_i (1 - σ(a_i))^(1 - x_i)`, where the logit `a_i` may depend on
     `x_1 … x_{i-1}`. A subclass supplies the logits (`conditional_logits`) and the way to
     draw the units in order (`_ancestral_sample`); the rest is the same for all.
+
+    Values may be of any dtype, and samples have that of the parameters: float32, or float64 where
+    a tensor among them is float64. Values that are not binary are refused with `validate_args`
+    only; without it their log-probability is that of TFP's `Bernoulli`.
     """
 
-    def __init__(self, parameters: dict, validate_args: bool, name: str):
-        super().__init__(parameters, tfd.NOT_REPARAMETERIZED, validate_args, name)
+    def __init__(
+        self, parameters: dict, validate_args: bool, name: str, dtype: tf.DType = tf.float32
+    ):
+        super().__init__(parameters, tfd.NOT_REPARAMETERIZED, validate_args, name, dtype)
 
     @abc.abstractmethod
     def conditional_logits(self, value: tf.Tensor) -> tf.Tensor:
@@ -82,21 +102,25 @@ class BinaryDistribution(NoiseDrivenDistribution):
 
     def conditional_probs(self, value: tf.Tensor) -> tf.Tensor:
         """`p(x_i = 1 | x_1 … x_{i-1})` of every unit at `value`; shapes as the logits'."""
-        return tf.sigmoid(self.conditional_logits(tf.cast(value, self.dtype)))
+        return tf.sigmoid(self.conditional_logits(self._vector(value)))
 
     def conditional_mean(self, value: tf.Tensor) -> tf.Tensor:
         return self.conditional_probs(value)
 
     def unit_log_probs(self, value: tf.Tensor) -> tf.Tensor:
-        return -tf.nn.softplus((1.0 - 2.0 * value) * self.conditional_logits(value))
+        value = self._vector(value)
+        logits = self.conditional_logits(value)
+        off = tf.math.multiply_no_nan(tf.nn.softplus(logits), 1.0 - value)
+        return -off - tf.math.multiply_no_nan(tf.nn.softplus(-logits), value)
 
     def complete(self, value: tf.Tensor, known: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
         # Noise beyond (0, 1) leaves a unit no choice: the known ones come out as they are.
-        fixed = tf.where(value > 0.5, -1.0, 2.0)
-        return self._sample_and_logits(tf.where(known, fixed, noise))[0]
+        fixed = tf.where(self._vector(value) > 0.5, tf.cast(-1.0, self.dtype), 2.0)
+        noise = tf.where(known, fixed, self._vector(noise, "noise"))
+        return self._sample_and_logits(noise)[0]
 
     def sample_from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        value, logits = self._sample_and_logits(noise)
+        value, logits = self._sample_and_logits(self._vector(noise, "noise"))
         return value, bernoulli_log_prob(value, logits)
 
     def _sample_and_logits(self, noise):
@@ -106,13 +130,19 @@ class BinaryDistribution(NoiseDrivenDistribution):
 
     def _sample_n(self, n, seed=None):
         # Not by way of the log-probability, which takes as long again.
-        return self._sample_and_logits(self._noise([n], seed))[0]
+        noise = self._vector(self._noise([n], seed), "noise")
+        return self._sample_and_logits(noise)[0]
 
     def _log_prob(self, value):
+        value = self._vector(value)
         return bernoulli_log_prob(value, self.conditional_logits(value))
 
     def _sample_control_dependencies(self, value):
         if not self.validate_args:
             return []
+        value = self._vector(value)
         is_binary = tf.reduce_all(tf.equal(value * value, value))
         return [tf.debugging.Assert(is_binary, ["Expected values in {0, 1}, got:", value])]
+
+    def _default_event_space_bijector(self):
+        return None

@@ -8,14 +8,18 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras.layers.noise import uniform_noise
+from rws_keras.errors import UserError
+from rws_keras.layers.noise import stream_seed, uniform_noise
 
 
-class NoiseDrivenDistribution(tfp.distributions.Distribution):
+class NoiseDrivenDistribution(tfp.distributions.AutoCompositeTensorDistribution):
     """A distribution over vectors whose samples are a function of uniform noise.
 
     The units may be of any kind, and may depend on each other in their order:
-    `p(x) = Π_i p(x_i | x_1 … x_{i-1})`. The event shape is `[D]`, the dtype float32.
+    `p(x) = Π_i p(x_i | x_1 … x_{i-1})`. The event shape is `[D]`. All that TFP's distributions do
+    applies: batches can be sliced, and a distribution may be passed to a `tf.function` and
+    returned from it. Seeds are those of `rws_keras.layers.noise.stateless_seed`, also TFP's
+    `SeedStream` and integers of any length.
 
     Args:
         parameters: The arguments of the subclass's constructor, as in TFP.
@@ -23,6 +27,7 @@ class NoiseDrivenDistribution(tfp.distributions.Distribution):
             samples, else `NOT_REPARAMETERIZED`.
         validate_args: As in TFP.
         name: Name of the distribution.
+        dtype: The dtype of samples and log-probabilities.
     """
 
     # Whether a unit's distribution depends on the units before it.
@@ -34,9 +39,10 @@ class NoiseDrivenDistribution(tfp.distributions.Distribution):
         reparameterization_type: Any,
         validate_args: bool,
         name: str,
+        dtype: tf.DType = tf.float32,
     ):
         super().__init__(
-            dtype=tf.float32,
+            dtype=dtype,
             reparameterization_type=reparameterization_type,
             validate_args=validate_args,
             allow_nan_stats=True,
@@ -83,7 +89,36 @@ class NoiseDrivenDistribution(tfp.distributions.Distribution):
             `[..., D]` with the known entries as they were.
         """
 
+    def _vector(self, value: Any, name: str = "value") -> tf.Tensor:
+        """Numbers of any dtype as a tensor `[..., D]` of this distribution's dtype.
+
+        Raises:
+            UserError: If the last axis has another size, 1 included: TFP would broadcast it.
+        """
+        value = tf.convert_to_tensor(value)
+        if not (value.dtype.is_floating or value.dtype.is_integer or value.dtype.is_bool):
+            raise UserError(f"`{name}` must hold real numbers, got {value.dtype.name}.")
+        value = tf.cast(value, self.dtype)
+        units = self.event_shape
+        if not units.is_compatible_with(value.shape[-1:]):
+            raise UserError(
+                f"The last axis of `{name}` is that of the units: expected shape "
+                f"[..., {units[0]}], got {value.shape}."
+            )
+        if not (units.is_fully_defined() and value.shape[-1:].is_fully_defined()):
+            check = tf.debugging.assert_equal(
+                tf.shape(value)[-1:],
+                self.event_shape_tensor(),
+                f"The last axis of `{name}` is that of the units.",
+            )
+            with tf.control_dependencies([check]):
+                value = tf.identity(value)
+        return value
+
     def _noise(self, sample_shape, seed):
+        if isinstance(seed, int) and not -(2**63) <= seed < 2**63:
+            # TFP calls a `SeedStream` before it hands the seed on.
+            seed = stream_seed(seed)
         shape = tf.concat(
             [
                 tf.cast(sample_shape, tf.int32),
@@ -99,6 +134,3 @@ class NoiseDrivenDistribution(tfp.distributions.Distribution):
 
     def _sample_and_log_prob(self, sample_shape, seed):
         return self.sample_from_noise(self._noise(sample_shape, seed))
-
-    def _default_event_space_bijector(self):
-        return None

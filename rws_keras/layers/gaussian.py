@@ -13,6 +13,7 @@ from rws_keras.arrays import REAL
 from rws_keras.checks import check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.layers.distribution import NoiseDrivenDistribution
+from rws_keras.layers.parameters import as_parameter, last_axis, parameter_dtype
 from rws_keras.layers.registry import register_family
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 
@@ -23,11 +24,15 @@ class DiagonalGaussian(NoiseDrivenDistribution):
     """Independent Gaussian units, `x_i ~ N(μ_i, σ_i²)`.
 
     Equal to `tfd.MultivariateNormalDiag(μ, σ)`, with samples that can be driven by given
-    uniform noise: `x_i = μ_i + σ_i Φ⁻¹(u_i)`. Gradients flow through them.
+    uniform noise: `x_i = μ_i + σ_i Φ⁻¹(u_i)`. Gradients flow through them. The Kullback-Leibler
+    divergence is defined between the two as well, and for `tfd.Independent(tfd.Normal)`.
+
+    Values may be of any dtype, and samples have that of the parameters: float32, or float64 where
+    a tensor among them is float64.
 
     Args:
-        loc: Float tensor `[..., D]`, the means μ.
-        scale: Float tensor `[..., D]`, the standard deviations σ.
+        loc: Tensor, array or variable `[..., D]`, the means μ.
+        scale: Tensor, array or variable `[..., D]`, the standard deviations σ.
         validate_args: Whether to check that the standard deviations are positive.
         name: Name of the distribution.
     """
@@ -43,62 +48,113 @@ class DiagonalGaussian(NoiseDrivenDistribution):
     ):
         parameters = dict(locals())
         with tf.name_scope(name) as name:
-            self.loc = tf.convert_to_tensor(loc, tf.float32, name="loc")
-            self.scale = tf.convert_to_tensor(scale, tf.float32, name="scale")
-            super().__init__(parameters, tfd.FULLY_REPARAMETERIZED, validate_args, name)
+            dtype = parameter_dtype(loc, scale)
+            self.loc = as_parameter(loc, dtype, "loc", least_rank=0)
+            self.scale = as_parameter(scale, dtype, "scale", least_rank=0)
+            self._check_units()
+            super().__init__(parameters, tfd.FULLY_REPARAMETERIZED, validate_args, name, dtype)
+
+    def _check_units(self):
+        loc, scale = last_axis(self.loc), last_axis(self.scale)
+        sizes = {n for axis in (loc, scale) for n in axis if n not in (None, 1)}
+        if len(sizes) > 1 or loc.rank == scale.rank == 0:
+            raise UserError(
+                "The last axes of `loc` and `scale` are those of the units and must be of one "
+                f"size, got shapes {self.loc.shape} and {self.scale.shape}."
+            )
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
         return {
             "loc": tfp.util.ParameterProperties(event_ndims=1),
-            "scale": tfp.util.ParameterProperties(event_ndims=1),
+            "scale": tfp.util.ParameterProperties(
+                event_ndims=1, default_constraining_bijector_fn=tfp.bijectors.Softplus
+            ),
         }
 
     def _event_shape(self):
-        return tf.broadcast_static_shape(self.loc.shape[-1:], self.scale.shape[-1:])
+        return tf.broadcast_static_shape(last_axis(self.loc), last_axis(self.scale))
 
     def _event_shape_tensor(self):
         return tf.broadcast_dynamic_shape(tf.shape(self.loc)[-1:], tf.shape(self.scale)[-1:])
 
     def _parameter_control_dependencies(self, is_init):
-        if not self.validate_args:
+        # A variable is checked when it is used.
+        if not self.validate_args or is_init != isinstance(self.scale, tf.Tensor):
             return []
         return [tf.debugging.assert_positive(self.scale, "The scale must be positive.")]
 
+    def _loc_and_scale(self):
+        return tf.cast(self.loc, self.dtype), tf.cast(self.scale, self.dtype)
+
     def sample_from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        value = self.loc + self.scale * tf.math.ndtri(noise)
+        loc, scale = self._loc_and_scale()
+        value = loc + scale * tf.math.ndtri(self._vector(noise, "noise"))
         # From the value, not from the noise: with path gradients `log_prob` depends on the
         # parameters by way of the value too.
         return value, self._log_prob(value)
 
     def unit_log_probs(self, value: tf.Tensor) -> tf.Tensor:
-        z = (value - self.loc) / self.scale
-        return -0.5 * tf.square(z) - tf.math.log(self.scale) - 0.5 * math.log(2.0 * math.pi)
+        loc, scale = self._loc_and_scale()
+        z = (self._vector(value) - loc) / scale
+        return -0.5 * tf.square(z) - tf.math.log(scale) - 0.5 * math.log(2.0 * math.pi)
 
     def conditional_mean(self, value: tf.Tensor) -> tf.Tensor:
-        return self.loc
+        return tf.cast(self.loc, self.dtype)
 
     def complete(self, value: tf.Tensor, known: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-        return tf.where(known, value, self.sample_from_noise(noise)[0])
+        return tf.where(known, self._vector(value), self.sample_from_noise(noise)[0])
 
     def _log_prob(self, value):
         return tf.reduce_sum(self.unit_log_probs(value), axis=-1)
 
     def _mean(self):
-        return self.loc + tf.zeros_like(self.scale)
+        loc, scale = self._loc_and_scale()
+        return loc + tf.zeros_like(scale)
 
     def _mode(self):
         return self._mean()
 
     def _stddev(self):
-        return self.scale + tf.zeros_like(self.loc)
+        loc, scale = self._loc_and_scale()
+        return scale + tf.zeros_like(loc)
 
     def _variance(self):
         return tf.square(self._stddev())
 
+    def _covariance(self):
+        return tf.linalg.diag(self._variance())
+
     def _entropy(self):
         constant = 0.5 * math.log(2.0 * math.pi * math.e)
         return tf.reduce_sum(tf.math.log(self._stddev()) + constant, axis=-1)
+
+    def _default_event_space_bijector(self):
+        return tfp.bijectors.Identity()
+
+
+@tfd.RegisterKL(DiagonalGaussian, DiagonalGaussian)
+@tfd.RegisterKL(DiagonalGaussian, tfd.Independent)
+@tfd.RegisterKL(tfd.Independent, DiagonalGaussian)
+def _kl_divergence(a, b, name=None):
+    return tfd.kl_divergence(*(_as(_independent, d) for d in (a, b)), name=name)
+
+
+@tfd.RegisterKL(DiagonalGaussian, tfd.MultivariateNormalLinearOperator)
+@tfd.RegisterKL(tfd.MultivariateNormalLinearOperator, DiagonalGaussian)
+def _kl_divergence_of_matrices(a, b, name=None):
+    return tfd.kl_divergence(*(_as(tfd.MultivariateNormalDiag, d) for d in (a, b)), name=name)
+
+
+def _independent(loc, scale):
+    return tfd.Independent(tfd.Normal(loc, scale), 1)
+
+
+def _as(kind, distribution):
+    """The same distribution as one of TFP's."""
+    if isinstance(distribution, DiagonalGaussian):
+        return kind(distribution.mean(), distribution.stddev())
+    return distribution
 
 
 _LEAST_SCALE = 1e-3

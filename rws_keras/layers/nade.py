@@ -8,6 +8,7 @@ import tensorflow_probability as tfp
 
 from rws_keras.checks import check_positive_integer
 from rws_keras.layers.bernoulli import BinaryDistribution
+from rws_keras.layers.parameters import as_matrix, as_parameter, last_axis, parameter_dtype, size
 from rws_keras.layers.registry import register_family
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 
@@ -23,10 +24,11 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
     `a_i = c + Σ_{j<i} W_j x_j`, `p(x_i = 1 | x_<i) = σ(s_i + V_i σ(a_i))`.
 
     Args:
-        shift: Float tensor `[..., D]`, the biases of the units.
-        hidden_shift: Float tensor `[..., H]`, the biases `c` of the hidden layer.
-        encoder: Float tensor `[D, H]`, the weights `W` into the hidden layer.
-        decoder: Float tensor `[D, H]`, the weights `V` out of it.
+        shift: Tensor, array or variable `[..., D]`, the biases of the units.
+        hidden_shift: Tensor, array or variable `[..., H]`, the biases `c` of the hidden layer.
+        encoder: Tensor, array or variable `[D, H]`, the weights `W` into the hidden layer, the
+            same for the whole batch.
+        decoder: Tensor, array or variable `[D, H]`, the weights `V` out of it.
         validate_args: Whether to check that values are binary.
         name: Name of the distribution.
     """
@@ -42,42 +44,54 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
     ):
         parameters = dict(locals())
         with tf.name_scope(name) as name:
-            self.shift = tf.convert_to_tensor(shift, tf.float32, name="shift")
-            self.hidden_shift = tf.convert_to_tensor(hidden_shift, tf.float32)
-            self.encoder = tf.convert_to_tensor(encoder, tf.float32, name="encoder")
-            self.decoder = tf.convert_to_tensor(decoder, tf.float32, name="decoder")
-            super().__init__(parameters, validate_args, name)
+            dtype = parameter_dtype(shift, hidden_shift, encoder, decoder)
+            self.shift = as_parameter(shift, dtype, "shift")
+            self.hidden_shift = as_parameter(hidden_shift, dtype, "hidden_shift")
+            shape = [*last_axis(self.shift), *last_axis(self.hidden_shift)]
+            self.encoder = as_matrix(encoder, dtype, "encoder", shape)
+            self.decoder = as_matrix(decoder, dtype, "decoder", shape)
+            super().__init__(parameters, validate_args, name, dtype)
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
         return {
             "shift": tfp.util.ParameterProperties(event_ndims=1),
             "hidden_shift": tfp.util.ParameterProperties(event_ndims=1),
-            "encoder": tfp.util.ParameterProperties(event_ndims=2),
-            "decoder": tfp.util.ParameterProperties(event_ndims=2),
+            # These have no batch: a slice of the batch leaves them as they are.
+            "encoder": tfp.util.ParameterProperties(event_ndims=None),
+            "decoder": tfp.util.ParameterProperties(event_ndims=None),
         }
 
     def _event_shape(self):
-        return self.shift.shape[-1:]
+        return last_axis(self.shift)
 
     def _event_shape_tensor(self):
         return tf.shape(self.shift)[-1:]
 
     def conditional_logits(self, value: tf.Tensor) -> tf.Tensor:
-        batch = tf.broadcast_dynamic_shape(tf.shape(value)[:-1], tf.shape(self.hidden_shift)[:-1])
-        value, hidden_shift = _flatten_rows(batch, value, self.hidden_shift)
-        logits = _hidden_logits(
-            value, hidden_shift, self.encoder, self.decoder, *self.encoder.shape
-        )
-        return self.shift + _unflatten_rows(batch, logits)
+        shift, hidden_shift, encoder, decoder = self._parameters_as_tensors()
+        value = self._vector(value)
+        batch = tf.broadcast_dynamic_shape(tf.shape(value)[:-1], tf.shape(hidden_shift)[:-1])
+        value, hidden_shift = _flatten_rows(batch, value, hidden_shift)
+        logits = _hidden_logits(value, hidden_shift, encoder, decoder, *_sizes(encoder))
+        return shift + _unflatten_rows(batch, logits)
 
     def _ancestral_sample(self, noise):
+        shift, hidden_shift, encoder, decoder = self._parameters_as_tensors()
         batch = tf.broadcast_dynamic_shape(tf.shape(noise)[:-1], self.batch_shape_tensor())
-        noise, shift, hidden_shift = _flatten_rows(batch, noise, self.shift, self.hidden_shift)
+        noise, shift, hidden_shift = _flatten_rows(batch, noise, shift, hidden_shift)
         value, logits = _sample_in_order(
-            noise, shift, hidden_shift, self.encoder, self.decoder, *self.encoder.shape
+            noise, shift, hidden_shift, encoder, decoder, *_sizes(encoder)
         )
         return _unflatten_rows(batch, value), _unflatten_rows(batch, logits)
+
+    def _parameters_as_tensors(self):
+        kept = (self.shift, self.hidden_shift, self.encoder, self.decoder)
+        return [tf.cast(parameter, self.dtype) for parameter in kept]
+
+
+def _sizes(encoder):
+    return size(encoder, 0), size(encoder, 1)
 
 
 def _flatten_rows(batch, *tensors):
@@ -98,20 +112,21 @@ def _hidden_logits(value, hidden_shift, encoder, decoder, units, hidden_units):
     """`V_i σ(c + Σ_{j<i} W_j x_j)` of all units, `[R, D]`, block by block.
 
     The backward pass computes the hidden activations of a block anew instead of keeping
-    them, so both passes hold one block at a time. All sizes but R are static, all slices of
-    static size: XLA compiles the loops. The sizes are arguments too, so that calls with other
-    numbers of rows share a trace and layers of other sizes do not.
+    them, so both passes hold one block at a time. All sizes but R are static (as a rule), all
+    slices of static size: XLA compiles the loops. The sizes are arguments too, so that calls with
+    other numbers of rows share a trace and layers of other sizes do not.
     """
+    dtype = value.dtype
     blocks = -(-units // _BLOCK)
     padding = blocks * _BLOCK - units
-    earlier = tf.linalg.band_part(tf.ones([_BLOCK, _BLOCK]), -1, 0) - tf.eye(_BLOCK)
+    earlier = tf.linalg.band_part(tf.ones([_BLOCK, _BLOCK], dtype), -1, 0)
+    earlier -= tf.eye(_BLOCK, dtype=dtype)
 
     @tf.custom_gradient
     def logits_of(value, hidden_shift, encoder, decoder):
         value = tf.pad(value, [[0, 0], [0, padding]])
         encoder = tf.pad(encoder, [[0, padding], [0, 0]])
         decoder = tf.pad(decoder, [[0, padding], [0, 0]])
-        rows = value.shape[0]
 
         def weights(block):
             """The block's units `[R, B]` and their weights `[B, H]`."""
@@ -134,20 +149,25 @@ def _hidden_logits(value, hidden_shift, encoder, decoder, units, hidden_units):
             logits = logits.write(block, tf.reduce_sum(s * v, axis=-1))
             return block + 1, before + tf.matmul(x, w), logits
 
+        def columns():
+            return tf.TensorArray(dtype, blocks, element_shape=[value.shape[0], _BLOCK])
+
+        def side_by_side(columns):
+            joined = tf.reshape(tf.transpose(columns.stack(), [1, 0, 2]), [-1, blocks * _BLOCK])
+            return joined[:, :units]
+
         _, after, logits = tf.while_loop(
             lambda block, *_: block < blocks,
             forward,
-            (0, hidden_shift, tf.TensorArray(tf.float32, blocks, element_shape=[rows, _BLOCK])),
+            (0, hidden_shift, columns()),
             maximum_iterations=blocks,
             parallel_iterations=1,
         )
-        logits = tf.transpose(logits.stack(), [1, 0, 2])
-        logits = tf.reshape(logits, [-1, blocks * _BLOCK])[:, :units]
 
         def gradient(upstream):
             upstream = tf.pad(upstream, [[0, 0], [0, padding]])
 
-            def backward(block, after, d_later, d_encoder, d_decoder):
+            def backward(block, after, d_later, d_value, d_encoder, d_decoder):
                 x, w, v = weights(block)
                 before = after - tf.matmul(x, w)
                 within, s = activations(x, w, before)
@@ -157,33 +177,35 @@ def _hidden_logits(value, hidden_shift, encoder, decoder, units, hidden_units):
                 # `d_later`, those of the blocks behind it.
                 d_w = tf.matmul(within, tf.reshape(d_a, [-1, hidden_units]), transpose_a=True)
                 d_w += tf.matmul(x, d_later, transpose_a=True)
+                d_within = tf.cumsum(d_a, axis=1, exclusive=True, reverse=True)
+                d_x = tf.reduce_sum((d_within + d_later[:, None, :]) * w, axis=-1)
                 return (
                     block - 1,
                     before,
                     d_later + tf.reduce_sum(d_a, axis=1),
+                    d_value.write(block, d_x),
                     d_encoder.write(block, d_w),
                     d_decoder.write(block, tf.reduce_sum(g * s, axis=0)),
                 )
 
             def per_block():
-                return tf.TensorArray(tf.float32, blocks, element_shape=[_BLOCK, hidden_units])
+                return tf.TensorArray(dtype, blocks, element_shape=[_BLOCK, encoder.shape[1]])
 
-            _, _, d_shift, d_encoder, d_decoder = tf.while_loop(
+            _, _, d_shift, d_value, d_encoder, d_decoder = tf.while_loop(
                 lambda block, *_: block >= 0,
                 backward,
-                (blocks - 1, after, tf.zeros_like(after), per_block(), per_block()),
+                (blocks - 1, after, tf.zeros_like(after), columns(), per_block(), per_block()),
                 maximum_iterations=blocks,
                 parallel_iterations=1,
             )
-            # The values are binary data or samples: no gradient flows through them.
             return (
-                None,
+                side_by_side(d_value),
                 d_shift,
                 tf.reshape(d_encoder.stack(), [-1, hidden_units])[:units],
                 tf.reshape(d_decoder.stack(), [-1, hidden_units])[:units],
             )
 
-        return logits, gradient
+        return side_by_side(logits), gradient
 
     return logits_of(value, hidden_shift, encoder, decoder)
 
@@ -191,21 +213,22 @@ def _hidden_logits(value, hidden_shift, encoder, decoder, units, hidden_units):
 @tf.function(autograph=False, reduce_retracing=True)
 def _sample_in_order(noise, shift, hidden_shift, encoder, decoder, units, hidden_units):
     """Draws `[R, D]` units in order; returns the sample and the logits on its path."""
+    dtype = noise.dtype
     noise, shift = tf.transpose(noise), tf.transpose(shift)
 
     def draw_unit(i, hidden, logits):
         logit = shift[i] + tf.linalg.matvec(tf.sigmoid(hidden), decoder[i])
-        value = tf.cast(noise[i] < tf.sigmoid(logit), tf.float32)
+        value = tf.cast(noise[i] < tf.sigmoid(logit), dtype)
         return i + 1, hidden + value[:, None] * encoder[i], logits.write(i, logit)
 
     _, _, logits = tf.while_loop(
         lambda i, *_: i < units,
         draw_unit,
-        (0, hidden_shift, tf.TensorArray(tf.float32, units, element_shape=noise.shape[1:])),
+        (0, hidden_shift, tf.TensorArray(dtype, units, element_shape=noise.shape[1:])),
         maximum_iterations=units,
     )
     logits = logits.stack()
-    value = tf.cast(noise < tf.sigmoid(logits), tf.float32)
+    value = tf.cast(noise < tf.sigmoid(logits), dtype)
     return tf.transpose(value), tf.transpose(logits)
 
 

@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 
 from rws_keras.checks import check_seed
 
-Seed: TypeAlias = int | tf.Tensor | None
+Seed: TypeAlias = int | tf.Tensor | tfp.util.SeedStream | None
 Shapes: TypeAlias = dict | list | tuple | tf.Tensor
 
 
@@ -21,17 +21,31 @@ def stateless_seed(seed: Seed) -> tf.Tensor:
 
     Args:
         seed: An integer of up to 64 bits (Python's or NumPy's), an integer array or tensor
-            `[2]`, or `None` for a fresh seed from TensorFlow's global generator.
+            `[2]`, TFP's `SeedStream`, or `None` for a fresh seed from TensorFlow's global
+            generator.
 
     Raises:
         UserError: If it is something else.
     """
+    if isinstance(seed, tfp.util.SeedStream):
+        return stream_seed(seed())
     seed = check_seed(seed)
     if seed is None or tf.is_tensor(seed):
         return tfp.random.sanitize_seed(seed)
     # The high and the low 32 bits of the integer in two's complement.
     low = (seed + 2**31) % 2**32 - 2**31
     return tf.constant([seed >> 32, low])
+
+
+def stream_seed(seed: int | None) -> tf.Tensor:
+    """A seed as an int32 tensor `[2]`, from an integer of a `SeedStream`, which has 512 bits.
+
+    In a graph it is TFP's, a new one each time that the graph is run: a joint distribution that
+    batches automatically traces a draw once and runs it for each sample.
+    """
+    if seed is None or tf.inside_function():
+        return tfp.random.sanitize_seed(seed)
+    return stateless_seed((seed + 2**63) % 2**64 - 2**63)
 
 
 def draw_noise(shapes: Shapes, seed: Seed) -> tf.Tensor:

@@ -7,18 +7,22 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from rws_keras.layers.bernoulli import BinaryDistribution
+from rws_keras.layers.parameters import as_parameter, last_axis, parameter_dtype
 from rws_keras.layers.registry import register_family
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
+
+tfd = tfp.distributions
 
 
 class FactorizedBernoulli(BinaryDistribution):
     """Independent Bernoulli units, `p(x_i = 1) = σ(a_i)`.
 
     Equal to `tfd.Independent(tfd.Bernoulli(logits=a), 1)`, with a log-probability that
-    takes one pass over the units and samples that can be driven by given noise.
+    takes one pass over the units and samples that can be driven by given noise. The
+    Kullback-Leibler divergence is defined between the two as well.
 
     Args:
-        logits: Float tensor `[..., D]`.
+        logits: Tensor, array or variable `[..., D]`.
         validate_args: Whether to check that values are binary.
         name: Name of the distribution.
     """
@@ -30,38 +34,62 @@ class FactorizedBernoulli(BinaryDistribution):
     ):
         parameters = dict(locals())
         with tf.name_scope(name) as name:
-            self.logits = tf.convert_to_tensor(logits, tf.float32, name="logits")
-            super().__init__(parameters, validate_args, name)
+            dtype = parameter_dtype(logits)
+            self.logits = as_parameter(logits, dtype, "logits")
+            super().__init__(parameters, validate_args, name, dtype)
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
         return {"logits": tfp.util.ParameterProperties(event_ndims=1)}
 
     def _event_shape(self):
-        return self.logits.shape[-1:]
+        return last_axis(self.logits)
 
     def _event_shape_tensor(self):
         return tf.shape(self.logits)[-1:]
 
+    def _logits(self):
+        return tf.cast(self.logits, self.dtype)
+
     def conditional_logits(self, value: tf.Tensor) -> tf.Tensor:
-        return self.logits
+        return self._logits()
 
     def _ancestral_sample(self, noise):
-        return tf.cast(noise < tf.sigmoid(self.logits), self.dtype), self.logits
+        logits = self._logits()
+        return tf.cast(noise < tf.sigmoid(logits), self.dtype), logits
 
     def _mean(self):
-        return tf.sigmoid(self.logits)
+        return tf.sigmoid(self._logits())
 
     def _mode(self):
-        return tf.cast(self.logits > 0.0, self.dtype)
+        return tf.cast(self._logits() > 0.0, self.dtype)
 
     def _variance(self):
-        return tf.sigmoid(self.logits) * tf.sigmoid(-self.logits)
+        logits = self._logits()
+        return tf.sigmoid(logits) * tf.sigmoid(-logits)
+
+    def _covariance(self):
+        return tf.linalg.diag(self._variance())
 
     def _entropy(self):
-        return tf.reduce_sum(
-            tf.nn.softplus(self.logits) - self.logits * tf.sigmoid(self.logits), axis=-1
-        )
+        # Beyond these bounds it is 0 in float64 too; at infinity it would have no gradient.
+        logits = tf.clip_by_value(self._logits(), -1000.0, 1000.0)
+        on = tf.sigmoid(logits) * tf.nn.softplus(-logits)
+        return tf.reduce_sum(on + tf.sigmoid(-logits) * tf.nn.softplus(logits), axis=-1)
+
+
+@tfd.RegisterKL(FactorizedBernoulli, FactorizedBernoulli)
+@tfd.RegisterKL(FactorizedBernoulli, tfd.Independent)
+@tfd.RegisterKL(tfd.Independent, FactorizedBernoulli)
+def _kl_divergence(a, b, name=None):
+    return tfd.kl_divergence(_independent(a), _independent(b), name=name)
+
+
+def _independent(distribution):
+    """The same distribution as one of TFP's."""
+    if isinstance(distribution, FactorizedBernoulli):
+        return tfd.Independent(tfd.Bernoulli(logits=distribution._logits()), 1)
+    return distribution
 
 
 @register_family("sbn", label="SBN")

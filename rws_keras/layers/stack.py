@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
@@ -100,13 +100,16 @@ class Stack:
         return [*states[1:], given] if self.top_down else [given, *states[:-1]]
 
 
-def check_layers(layers: Sequence, name: str) -> list[StochasticLayer]:
+def check_layers(layers: Iterable, name: str) -> list[StochasticLayer]:
     """Returns the layers as a list.
 
     Raises:
         UserError: If one is not a stochastic layer; the message has the argument's name.
     """
+    if not isinstance(layers, Iterable) or isinstance(layers, StochasticLayer):
+        raise UserError(f"`{name}` takes a list of stochastic layers, got {layers!r}.")
+    layers = list(layers)
     for layer in layers:
         if not isinstance(layer, StochasticLayer):
             raise UserError(f"`{name}` takes stochastic layers (rws_keras.layers), got {layer!r}.")
-    return list(layers)
+    return layers

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import keras
@@ -41,8 +42,25 @@ Initializer: TypeAlias = str | dict | keras.initializers.Initializer
 Regularizer: TypeAlias = str | dict | keras.regularizers.Regularizer | None
 Constraint: TypeAlias = str | dict | keras.constraints.Constraint | None
 
-# How many calls of `distribution` are under way in this thread.
-_under_way = threading.local()
+
+class _UnderWay(threading.local):
+    """What a thread is doing: how many calls of `distribution`, and whether losses are wanted."""
+
+    calls = 0
+    keeps_losses = False
+
+
+_under_way = _UnderWay()
+
+
+@contextlib.contextmanager
+def keep_losses() -> Iterator[None]:
+    """Lets layers keep what they add by `add_loss`: someone is about to read it."""
+    before, _under_way.keeps_losses = _under_way.keeps_losses, True
+    try:
+        yield
+    finally:
+        _under_way.keeps_losses = before
 
 
 class RefusesActivityRegularizer:
@@ -184,13 +202,15 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
         parents = None if given is None else given.shape[-1]
         if not self.built or parents != self.given_units:
             self.build(None if given is None else tuple(given.shape))
-        _under_way.calls = getattr(_under_way, "calls", 0) + 1
+        _under_way.calls += 1
         try:
             if given is not None and given.shape.rank > 2 and self._layers:
                 return self._distribution_by_rows(given)
             return self._distribution(given)
         finally:
             _under_way.calls -= 1
+            if not _under_way.keeps_losses:
+                self._clear_losses()
 
     def add_loss(self, loss: tf.Tensor) -> None:
         """Adds a scalar to what `fit` descends; only in `_distribution`, each time it is called.
@@ -198,7 +218,7 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
         Raises:
             UserError: Elsewhere, where it would have no effect.
         """
-        if not getattr(_under_way, "calls", 0):
+        if not _under_way.calls:
             raise UserError(
                 f"Layer '{self.name}' ({type(self).__name__}): a loss that is added outside of "
                 "`_distribution` has no effect. Call `add_loss` there, or give a weight a "
@@ -213,7 +233,8 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
         parameters = {}
         for name, kind in type(rows).parameter_properties(rows.dtype).items():
             value = tf.convert_to_tensor(rows.parameters[name])
-            if value.shape.rank == kind.event_ndims + 1:
+            # A kernel, which has no batch, has no `event_ndims` either.
+            if kind.event_ndims is not None and value.shape.rank == kind.event_ndims + 1:
                 shape = tf.concat([leading, tf.shape(value)[1:]], axis=0)
                 static = [*given.shape[:-1], *value.shape[1:]]
                 parameters[name] = tf.ensure_shape(tf.reshape(value, shape), static)
@@ -236,6 +257,11 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
                 f"{name} is a {type(distribution).__name__}, which uniform noise cannot drive. "
                 "Return a rws_keras.layers.FactorizedBernoulli or DiagonalGaussian, or derive "
                 "one from rws_keras.layers.NoiseDrivenDistribution."
+            )
+        if distribution.dtype != tf.float32:
+            raise UserError(
+                f"{name} is of dtype {distribution.dtype.name}; machines compute likelihoods in "
+                "float32. Give Keras layers inside the dtype 'float32', or a mixed policy."
             )
         if distribution.event_shape != [self.units]:
             raise UserError(
@@ -276,7 +302,9 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
 
     def call(self, given: tf.Tensor) -> tf.Tensor:
         """Draws one sample `[..., units]` given parents `[..., parent units]`."""
-        return self.distribution(given).sample(seed=keras.random.randint((2,), 0, 2**31 - 1))
+        with keep_losses():
+            distribution = self.distribution(given)
+        return distribution.sample(seed=keras.random.randint((2,), 0, 2**31 - 1))
 
     def compute_output_shape(self, given_shape: tuple | None) -> tuple:
         return (*(given_shape or ())[:-1], self.units)

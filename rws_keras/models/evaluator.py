@@ -24,7 +24,8 @@ from rws_keras.models.step_seeds import next_seed, seed_variable
 
 NO_TARGETS = (
     "A Helmholtz machine takes no targets, it models the data alone; weights of the rows are given "
-    "as `sample_weight`, in `validation_data` and datasets as (x, None, sample_weight)."
+    "as `sample_weight`, in `validation_data` as (x, None, sample_weight), and by datasets as a "
+    "dict of `x` and `sample_weight`."
 )
 _NO_CLASSES = "A Helmholtz machine knows no classes: it takes no `class_weight`."
 
@@ -148,6 +149,8 @@ class Evaluator(keras.Model):
         in_fit = arguments.get("_use_cached_eval_dataset", False)
         with Evaluating(self, num_particles, seed):
             result = super().evaluate(**with_progress_bar(arguments), return_dict=True)
+        if not result["num_data"]:
+            raise UserError("All of `sample_weight` is zero: at least one row must count.")
         if not in_fit:  # which warns once for all epochs
             warn_of_zero_probability([result["log_likelihood"]])
         return result if return_dict else self._in_order(result)
@@ -190,7 +193,9 @@ class Evaluator(keras.Model):
             return super().predict_on_batch(self._checked(x))
 
     def _in_order(self, result):
-        return [result[name] for name in self.metrics_names]
+        """The values of `metrics_names`, then what a step of a subclass has added."""
+        names = self.metrics_names
+        return [result[name] for name in (*names, *sorted(set(result) - set(names)))]
 
     # Arguments and batches.
 
@@ -225,7 +230,8 @@ class Evaluator(keras.Model):
             return x
         if is_source(x):
             raise UserError(
-                "`sample_weight` goes with arrays. Let a dataset yield (x, None, sample_weight)."
+                "`sample_weight` goes with arrays. Let a dataset yield dicts of `x` and "
+                "`sample_weight`."
             )
         sample_weight = check_sample_weight(sample_weight, x.shape[0])
         if not tf.reduce_any(sample_weight > 0.0):

@@ -71,10 +71,10 @@ class HelmholtzMachine(Saving, Trainer):
         seed: Seed = None,
         name: str | None = None,
     ):
+        p_layers, q_layers = check_layers(p_layers, "p_layers"), check_layers(q_layers, "q_layers")
         super().__init__(len(q_layers), seed, name)
         self.seed = plain_seed(seed)
-        self.p_layers = check_layers(p_layers, "p_layers")
-        self.q_layers = check_layers(q_layers, "q_layers")
+        self.p_layers, self.q_layers = p_layers, q_layers
         check_stacks(self.p, self.q)
         name_layers(self.p_layers, "p", first=0)
         name_layers(self.q_layers, "q", first=1)
@@ -359,7 +359,8 @@ class HelmholtzMachine(Saving, Trainer):
             seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
-            A tensor `[N, units]` for each latent layer, bottom first.
+            A tensor `[N, units]` for each latent layer, bottom first; NaN, with a warning, for
+            data of probability zero, which have no posterior.
         """
         return self._expectation(self._functions.latent_means, x, num_particles, seed)
 
@@ -372,13 +373,19 @@ class HelmholtzMachine(Saving, Trainer):
             seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
-            Means `[N, visible]`, for binary units the probabilities that they are on.
+            Means `[N, visible]`, for binary units the probabilities that they are on; NaN, with a
+            warning, for data of probability zero.
         """
         return self._expectation(self._functions.visible_means, x, num_particles, seed)[0]
 
     def _expectation(self, estimate, x, num_particles, seed):
         num_particles = check_positive_integer(num_particles, "num_particles")
-        return estimate(self.check_data(x), tf.constant(num_particles), stateless_seed(seed))[2]
+        _, sums, expectations = estimate(
+            self.check_data(x), tf.constant(num_particles), stateless_seed(seed)
+        )
+        if tf.executing_eagerly():
+            warn_of_zero_probability(sums.weights.log_likelihood(num_particles).numpy())
+        return expectations
 
     def _visible(self, latents, seed):
         # Drawn anew: an autoregressive layer must not look at the datum itself.

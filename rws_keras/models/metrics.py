@@ -33,9 +33,13 @@ class MachineMetrics(keras.metrics.Metric):
             *(f"entropy_{layer}" for layer in layers),
             "num_particles",
         ]
-        self.count = self.add_weight(name="count", shape=(), initializer="zeros")
-        self.total = self.add_weight(name="total", shape=(len(self.names),), initializer="zeros")
-        self.squares = self.add_weight(name="squares", shape=(), initializer="zeros")
+        self.count = self._add_sum("count", ())
+        self.total = self._add_sum("total", (len(self.names),))
+        self.squares = self._add_sum("squares", ())
+
+    def _add_sum(self, name, shape):
+        # Keras gives a metric's variables `floatx`, whatever the metric's own dtype is.
+        return self.add_weight(name=name, shape=shape, initializer="zeros", dtype="float64")
 
     def fresh(self) -> MachineMetrics:
         """Another one of its kind, which has seen nothing yet."""

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from rws_keras.checks import check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.layers.noise import Seed
 from rws_keras.layers.stochastic_layer import RefusesActivityRegularizer
@@ -22,6 +23,7 @@ from rws_keras.models.evaluator import (
 from rws_keras.models.particles import statistics_of
 from rws_keras.models.progress import with_progress_bar
 from rws_keras.models.step_seeds import next_seed, seed_variable
+from rws_keras.models.weight_states import WeightStates
 
 
 class Trainer(RefusesActivityRegularizer, Evaluator):
@@ -44,6 +46,8 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         # had without an interruption.
         self.noise_seed = seed_variable(random.randrange(2**31) if seed is None else seed)
         self._objective: Any = None
+        self._weight_states = WeightStates()
+        self._steps = None
 
     train_function: Any
     _steps: types.SimpleNamespace | None
@@ -73,7 +77,8 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         num_particles: int = 100,
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
-        jit_compile: bool = True,
+        jit_compile: bool | str = True,
+        **kwargs,
     ) -> None:
         """Configures the machine for training and evaluation.
 
@@ -88,10 +93,24 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
             jit_compile: Whether XLA compiles the training step, which takes some seconds for
                 each size of batch and each K. The noise of a step is drawn outside of it in
                 any case: on many CPUs XLA's random generator is far slower than TensorFlow's.
+                Keras's `"auto"` stands for yes.
+            **kwargs: None: the objective takes the place of Keras's `loss` and `metrics`.
 
         Raises:
-            UserError: If the objective is not one, or does not fit the machine.
+            UserError: If the objective is not one, or does not fit the machine, or another
+                argument is not what it should be.
         """
+        if kwargs:
+            raise UserError(
+                f"compile() takes no {', '.join(f'`{name}`' for name in kwargs)}: the objective "
+                "takes the place of `loss` and `metrics`."
+            )
+        for name, value in (("run_eagerly", run_eagerly), ("jit_compile", jit_compile)):
+            if not isinstance(value, bool) and (name, value) != ("jit_compile", "auto"):
+                raise UserError(f"`{name}` must be True or False, got {value!r}.")
+        check_positive_integer(steps_per_execution, "steps_per_execution")
+        if optimizer is None:
+            raise UserError("`optimizer` must be a Keras optimizer or its name, got None.")
         self.num_particles = num_particles
         self._set_objective(objective)
         # Not a dict, whose layers Keras would track a second time.
@@ -105,7 +124,8 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
             jit_compile=jit_compile,
         )
         self._steps = None
-        self._weights_state = self._current_weights_state()
+        self._optimized = {id(weight) for weight in self.trainable_variables}
+        self._has_two_optimizers = q_optimizer is not None
         super().compile(
             optimizer=self._join_optimizers(optimizer, q_optimizer),
             run_eagerly=run_eagerly,
@@ -115,13 +135,14 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         # Now, not in the first step: under a distribution strategy that one runs in replicas.
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
+        self._look_at_weights()
 
     @property
     def _compiled(self) -> types.SimpleNamespace:
         """The step, and its gradients alone, as functions that TensorFlow compiles."""
         if self._steps is None:
             arguments = self._compile_arguments
-            by_xla = arguments.jit_compile and not arguments.run_eagerly
+            by_xla = bool(arguments.jit_compile) and not arguments.run_eagerly
             if by_xla and _checks_numerics():
                 by_xla = False
                 warnings.warn(
@@ -222,14 +243,24 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
                 return steps[settings](iterator)
 
             self.train_function = train
-        self._weights_state = self._current_weights_state()
+        self._look_at_weights()
         return self.train_function
 
-    def _current_weights_state(self):
-        return repr([_describe(weight) for weight in self.weights])
+    def _look_at_weights(self):
+        """Takes note of what is trainable, and of regularizers and constraints."""
+        self._weights_state = self._weight_states.number(self.weights)
+        trainable = {id(weight) for weight in self.trainable_variables}
+        each = getattr(self.optimizer, "optimizers", [self.optimizer])
+        averaged = any(getattr(one, "inner_optimizer", one).use_ema for one in each)
+        changed = trainable != self._optimized
+        if changed and (averaged or self._has_two_optimizers or trainable - self._optimized):
+            raise UserError(
+                "What is trainable has changed since `compile`, which the optimizer cannot follow: "
+                "call `compile` again."
+            )
 
     @property
-    def _step_settings(self) -> tuple[str, str]:
+    def _step_settings(self) -> tuple[str, int]:
         """All that a step depends on beside its batch and the values of variables."""
         return self.objective.current_settings, self._weights_state
 
@@ -249,6 +280,8 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
 
     def train_step(self, data):
         """Applies the objective's gradients once."""
+        if tf.executing_eagerly():  # in a loop of the user's own
+            self._look_at_weights()
         x, sample_weight = self._unpack(data)
         noise = self.objective.noise(self, tf.shape(x)[0], next_seed(self.noise_seed))
         if tf.distribute.has_strategy():
@@ -296,9 +329,8 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         """Trains the machine; arguments as in `keras.Model.fit`, without targets.
 
         A row of `sample_weight` w counts as w rows of its batch, in the gradient as in the
-        metrics. `validation_data` is data alone, or `(x, None, sample_weight)`; so is what a
-        dataset yields, or a dict of `x` and `sample_weight`, which a distribution strategy needs
-        that distributes no `None`. Layers'
+        metrics. `validation_data` is data alone, or `(x, None, sample_weight)`; a dataset yields
+        data alone, or dicts of `x` and `sample_weight`. Layers'
         regularizers and what they add by `add_loss` count in the gradient as in Keras; the
         metrics leave them out: `loss` is the negative log-likelihood.
 
@@ -309,6 +341,8 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
                 weights are given.
         """
         arguments = self._arguments_of(keras.Model.fit, x, *args, **kwargs)
+        if self._steps is not None and _checks_numerics():
+            self.train_function = None  # XLA cannot compile what is traced from now on
         if arguments.get("validation_data") is not None:
             arguments["validation_data"] = self._checked_validation(arguments["validation_data"])
         history = super().fit(**with_progress_bar(arguments))
@@ -328,7 +362,7 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
 
     def _checked_validation(self, data):
         """Data for Keras, which takes a tuple or a list for `(x, y, sample_weight)`."""
-        rows = isinstance(data, list | tuple) and (len(data) > 3 or np.ndim(data[0]) == 1)
+        rows = isinstance(data, list | tuple) and (not 0 < len(data) <= 3 or np.ndim(data[0]) == 1)
         if rows or not isinstance(data, list | tuple):
             return self._checked(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tuple(data))
@@ -349,14 +383,6 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
             "regularizer, call `add_loss` in `_distribution` of a layer of your own, or add the "
             "term to the `loss` of an objective of your own."
         )
-
-
-def _describe(weight):
-    """What a step depends on of a weight, beside its value."""
-    parts = [getattr(weight, name, None) for name in ("regularizer", "constraint")]
-    return weight.trainable, *(
-        part and (type(part), getattr(part, "__dict__", part)) for part in parts
-    )
 
 
 def _checks_numerics():

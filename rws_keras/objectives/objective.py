@@ -15,6 +15,7 @@ import tensorflow as tf
 from rws_keras.checks import check_positive_integer, check_precision
 from rws_keras.errors import UserError
 from rws_keras.layers.noise import Seed, draw_noise, split_noise
+from rws_keras.layers.stochastic_layer import keep_losses
 from rws_keras.models.particles import Particles
 from rws_keras.signatures import plain_arguments
 
@@ -358,8 +359,10 @@ def mean_over_data(values: tf.Tensor, sample_weight: tf.Tensor | None = None) ->
     """
     if sample_weight is None:
         return tf.reduce_mean(values)
-    total = tf.reduce_sum(tf.math.multiply_no_nan(values, sample_weight))
-    return tf.math.divide_no_nan(total, tf.reduce_sum(sample_weight))
+    # Over the largest, lest their sum overflow.
+    weight = tf.math.divide_no_nan(sample_weight, tf.reduce_max(sample_weight))
+    total = tf.reduce_sum(tf.math.multiply_no_nan(values, weight))
+    return tf.math.divide_no_nan(total, tf.reduce_sum(weight))
 
 
 def sum_over_particles(weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
@@ -384,7 +387,8 @@ def _one_call(machine):
     """
     machine._get_call_context()
     try:
-        yield
+        with keep_losses():
+            yield
     finally:
         machine._maybe_reset_call_context()
         machine._clear_losses()

@@ -57,3 +57,13 @@ def tiny_machine(
     """A randomised machine of four visible units and latents 3-2."""
     machine = HelmholtzMachine.from_sizes(4, [3, 2], p=p, q=q, prior=prior, seed=seed)
     return randomize(machine, seed, scale)
+
+
+def machine_with_one_gaussian_latent() -> HelmholtzMachine:
+    """A randomised machine of four binary units and one latent, for quadrature."""
+    machine = HelmholtzMachine.from_sizes(4, [1], q="gaussian", prior="gaussian", seed=0)
+    randomize(machine, seed=3, scale=0.7)
+    # A prior that Q covers, lest the weights have no finite variance.
+    machine.p_layers[1].scale_bias.assign([-0.3])
+    machine.q_layers[0].scale_bias.assign([1.0])
+    return machine

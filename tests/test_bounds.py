@@ -6,6 +6,7 @@ The bound of K particles is computed from all K-tuples of latent states,
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -137,8 +138,6 @@ def test_nvil_follows_mean_and_variance_of_its_signals(learnt):
 
 
 def test_baselines_learn_to_predict_the_signals(binary):
-    import keras
-
     machine = HelmholtzMachine.from_sizes(8, [4], seed=0)
     objective = NVIL(1, hidden_units=8)
     machine.compile(keras.optimizers.Adam(1e-2), objective, jit_compile=False)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from exact import machine_with_one_gaussian_latent
 from scipy import stats
 
 from rws_keras import HelmholtzMachine, layers
@@ -131,13 +132,7 @@ def test_likelihood_is_unbiased_against_the_closed_form(num_particles):
 
 def test_likelihood_of_binary_data_with_a_gaussian_latent_equals_quadrature():
     # z-score of 40,000 estimates as above.
-    machine = HelmholtzMachine.from_sizes(4, [1], q="gaussian", prior="gaussian", seed=0)
-    random = np.random.default_rng(3)
-    for variable in machine.trainable_variables:
-        variable.assign(random.normal(0.0, 0.7, variable.shape))
-    # A prior that Q covers, lest the weights have no finite variance.
-    machine.p_layers[1].scale_bias.assign([-0.3])
-    machine.q_layers[0].scale_bias.assign([1.0])
+    machine = machine_with_one_gaussian_latent()
     x = np.float32([[1, 0, 1, 1]])
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     prior = machine.p_layers[1].distribution()

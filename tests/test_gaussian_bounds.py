@@ -9,23 +9,12 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from exact import machine_with_one_gaussian_latent
 
-from rws_keras import HelmholtzMachine
 from rws_keras.objectives import ELBO, IWAE, DReG
 
 X = np.array([[1, 0, 1, 1], [0, 0, 1, 0]], np.float32)
 NODES = 48
-
-
-def make():
-    machine = HelmholtzMachine.from_sizes(4, [1], q="gaussian", prior="gaussian", seed=0)
-    random = np.random.default_rng(3)
-    for variable in machine.trainable_variables:
-        variable.assign(random.normal(0.0, 0.7, variable.shape))
-    # Q is wider than the prior: the weights have a finite variance.
-    machine.p_layers[1].scale_bias.assign([-0.3])
-    machine.q_layers[0].scale_bias.assign([1.0])
-    return machine
 
 
 def exact_gradient(machine, num_particles):
@@ -46,7 +35,7 @@ def exact_gradient(machine, num_particles):
 
 
 def repeated_gradients(objective, repetitions=40, copies=1000):
-    machine = make()
+    machine = machine_with_one_gaussian_latent()
     machine.compile("sgd", objective)
     x = tf.constant(np.repeat(X, copies, axis=0))
     step = tf.function(lambda noise: objective.gradients(machine, x, noise)[0], autograph=False)
@@ -70,7 +59,10 @@ CASES = {
 def test_the_expected_gradient_is_that_of_the_bound(case):
     # |t| > 6.5 with 39 degrees of freedom has probability 1e-7: 2e-5 for 8 cases of 20.
     objective, num_particles = CASES[case]
-    expected, found = exact_gradient(make(), num_particles), repeated_gradients(objective)
+    expected, found = (
+        exact_gradient(machine_with_one_gaussian_latent(), num_particles),
+        repeated_gradients(objective),
+    )
     spread = found.std(axis=0, ddof=1)
     noisy = spread > 1e-6
     assert noisy.sum() > 15
@@ -80,7 +72,7 @@ def test_the_expected_gradient_is_that_of_the_bound(case):
 
 
 def test_the_doubly_reparameterised_gradient_of_q_has_less_variance():
-    machine = make()
+    machine = machine_with_one_gaussian_latent()
     of_q = np.concatenate(
         [
             np.full(v.shape, any(v is each for each in machine.q_variables)).ravel()

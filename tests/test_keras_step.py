@@ -7,7 +7,7 @@ import tensorflow as tf
 from exact import FAMILIES
 from marks import slow_except
 
-from rws_keras import HelmholtzMachine, layers
+from rws_keras import HelmholtzMachine, Particles, layers
 from rws_keras.errors import UserError
 from rws_keras.objectives import Objective, ReweightedWakeSleep
 
@@ -263,16 +263,10 @@ class Nothing(Objective):
     """No loss of its own, but two uses of Q, at different data."""
 
     def loss(self, machine, x, draws):
-        particles = super_particles(machine, x, draws)
-        machine.log_q(1.0 - x, draws.latents)
+        latents = draws.latents
+        machine.log_q(1.0 - x, latents)
+        particles = Particles(latents, machine.log_p(x, latents), machine.log_q(x, latents))
         return tf.zeros([]), particles
-
-
-def super_particles(machine, x, draws):
-    from rws_keras import Particles
-
-    log_q = machine.log_q(x, draws.latents)
-    return Particles(draws.latents, machine.log_p(x, draws.latents), log_q)
 
 
 @jit

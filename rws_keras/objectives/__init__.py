@@ -1,7 +1,8 @@
 """Objectives: one a file. A new one subclasses `Objective` and is listed here."""
 
+from rws_keras.objectives.dreg import DReG
 from rws_keras.objectives.elbo import ELBO
-from rws_keras.objectives.iwae import IWAE, DReG
+from rws_keras.objectives.iwae import IWAE
 from rws_keras.objectives.nvil import NVIL
 from rws_keras.objectives.objective import Draws, Objective, mean_over_data, sum_over_particles
 from rws_keras.objectives.reinforce import REINFORCE

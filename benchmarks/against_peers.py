@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.machines import REFERENCE, SBN3, VISIBLE, Case, bare_step, make
-from benchmarks.timing import alternate, ratio, summary, timer
 from rws_keras import HelmholtzMachine
 from rws_keras.objectives import ReweightedWakeSleep
+from rws_keras.training.timing import alternate, ratio, summary, timer
 
 ROOT = Path(__file__).parents[1]
 PYTHON = ROOT / ".venv-benchmarks" / "bin" / "python"

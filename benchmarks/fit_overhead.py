@@ -8,8 +8,8 @@ import time
 import keras
 
 from benchmarks.machines import REFERENCE, bare_step, data, make
-from benchmarks.timing import alternate, ratio, summary, timer
 from rws_keras.datasets import minibatches
+from rws_keras.training.timing import alternate, ratio, summary, timer
 
 _STEPS = 500  # an epoch of binarized MNIST
 

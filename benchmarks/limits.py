@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.machines import REFERENCE, bare_step, data, flops, make
-from benchmarks.timing import alternate, ratio, summary, timer
+from rws_keras.training.timing import alternate, ratio, summary, timer
 
 
 def measure(report) -> dict:

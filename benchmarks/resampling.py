@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.machines import SBN3, VISIBLE
-from benchmarks.timing import alternate, ratio, summary, timer
 from rws_keras import HelmholtzMachine, datasets
 from rws_keras.objectives import ReweightedWakeSleep
 from rws_keras.training import recipe as recipes
+from rws_keras.training.timing import alternate, ratio, summary, timer
 
 _BATCH = 100
 _SETTINGS = ((5, None), (5, 1), (5, 2), (50, None), (50, 1), (50, 5), (50, 10))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from benchmarks.machines import NADE, SBN3, VISIBLE, Case, data, make
-from benchmarks.timing import alternate, ratio, summary, timer
 from rws_keras import layers
+from rws_keras.training.timing import alternate, ratio, summary, timer
 
 _ROWS = 500
 

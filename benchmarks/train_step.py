@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.machines import NADE, REFERENCE, SBN3, Case, bare_step, make
-from benchmarks.timing import alternate, ratio, summary, timer
+from rws_keras.training.timing import alternate, ratio, summary, timer
 
 _CASES = [
     *(

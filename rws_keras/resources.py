@@ -1,4 +1,4 @@
-"""Where the recipes and the presets lie that come with the library."""
+"""Where the recipes, comparisons and presets lie that come with the library."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ _PACKAGE = Path(__file__).parent
 
 
 def folder(name: str) -> Path:
-    """The folder of recipes (`"recipes"`) or of presets (`"zoo"`).
+    """The folder of recipes (`"recipes"`), comparisons (`"comparisons"`) or presets (`"zoo"`).
 
-    The wheel holds copies of both inside the package; a checkout, also one that is installed
-    in editable mode, has them at its top.
+    The wheel holds copies inside the package; a checkout, also one that is installed in editable
+    mode, has them at its top.
 
     Args:
-        name: `"recipes"` or `"zoo"`.
+        name: `"recipes"`, `"comparisons"` or `"zoo"`.
     """
     installed = _PACKAGE / "data" / name
     if installed.is_dir():
         return installed
     checkout = _PACKAGE.parent
-    return {"recipes": checkout / "training" / "recipes", "zoo": checkout / "zoo"}[name]
+    return checkout / "zoo" if name == "zoo" else checkout / "training" / name

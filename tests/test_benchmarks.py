@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from marks import slow_except
 
-from benchmarks import machines, tables, timing
+from benchmarks import machines, tables
 from benchmarks.__main__ import RESULTS, SECTIONS
+from rws_keras.training import timing
 
 
 @pytest.mark.parametrize("latents", slow_except([(20, 15)], [(20,), (20, 15), (20, 15, 10, 5)]))

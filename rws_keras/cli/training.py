@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 _RESULTS = Path("training") / "results"
+_COMPARED = _RESULTS / "comparisons"
 
 
 @app.command()
@@ -201,6 +202,41 @@ def report(
     with writing_to(to):
         for run in runs:
             say(f"Wrote {reporting.report(Run.open(run), to)}.")
+
+
+@app.command()
+def compare(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="COMPARISON", help="A comparison's name, or a TOML file. [default: digits]"
+        ),
+    ] = "digits",
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            parser=expanded,
+            help=f"Directory of the results. [default: {_COMPARED}, where there is one, else "
+            "comparisons]",
+        ),
+    ] = None,
+    run_dir: Annotated[
+        Path, typer.Option(parser=expanded, help="Directory of the runs while they last.")
+    ] = Path("runs/comparisons"),
+) -> None:
+    """Compares methods under one protocol.
+
+    Measures the times of their steps, chooses each method's learning rate on the validation data,
+    trains and evaluates. What is among the results already is not done again.
+    """
+    start_tensorflow()
+    from rws_keras.training import comparing, comparison
+
+    name, chosen = comparison.load(name)
+    to = to or (_COMPARED if _COMPARED.is_dir() else Path("comparisons"))
+    with writing_to(to), writing_to(run_dir), _continued_by("the same command"):
+        results = comparing.Results(to)
+        comparing.Runner(chosen, name, results, run_dir, console()).run()
 
 
 @app.command()

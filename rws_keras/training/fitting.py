@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -14,6 +15,7 @@ from rich.console import Console
 from rws_keras import HelmholtzMachine, datasets
 from rws_keras.callbacks import (
     DivergenceError,
+    ParticleSchedule,
     StopOnDivergence,
     TensorBoard,
     tile_images,
@@ -47,7 +49,11 @@ def fit(run: Run, name: str, console: Console) -> HelmholtzMachine:
 
 
 def train(
-    run: Run, name: str, console: Console, strategy: tf.distribute.Strategy | None = None
+    run: Run,
+    name: str,
+    console: Console,
+    strategy: tf.distribute.Strategy | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] | None = None,
 ) -> None:
     """Trains a run to its end from wherever it stands.
 
@@ -56,6 +62,7 @@ def train(
         name: What to call it on the screen.
         console: Rich console.
         strategy: The machines or devices that share the work; TensorFlow's default if `None`.
+        callbacks: What looks on in TensorBoard's place.
 
     Raises:
         DivergenceError: If a metric is no longer finite. The run keeps its checkpoints and is
@@ -85,15 +92,20 @@ def train(
         minibatches = strategy.distribute_datasets_from_function(
             functools.partial(share, minibatches)
         )
-    validation, counts = datasets.count_rows(data.validation)
+    validation, counts = datasets.count_rows(data.validation[: recipe.evaluation.validation_rows])
     progress = ProgressBar(console, name, recipe.epochs, first_epoch)
-    board = TensorBoard(
-        run.logs,
-        data.validation[:100],
-        data.image_shape,
-        hyperparameters=_flatten(recipe),
-        seed=recipe.seed,
-    )
+    if callbacks is None:
+        callbacks = [
+            TensorBoard(
+                run.logs,
+                data.validation[:100],
+                data.image_shape,
+                hyperparameters=_flatten(recipe),
+                seed=recipe.seed,
+            )
+        ]
+    if recipe.particle_schedule:
+        callbacks = [ParticleSchedule(recipe.particle_schedule), *callbacks]
     try:
         with Interruption(console) as interruption:
             machine.fit(
@@ -105,7 +117,7 @@ def train(
                 validation_batch_size=recipe.evaluation.batch_size,
                 # The checkpoint comes last: what it has saved, the others have seen.
                 shuffle=False,
-                callbacks=[interruption, StopOnDivergence(), progress, board, checkpoint],
+                callbacks=[interruption, StopOnDivergence(), progress, *callbacks, checkpoint],
                 verbose=0,
             )
     except DivergenceError as error:

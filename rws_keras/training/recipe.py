@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from rws_keras import HelmholtzMachine, datasets, resources
+from rws_keras.callbacks import ParticleSchedule
 from rws_keras.checks import check_integer, check_positive_integer
 from rws_keras.errors import UserError
 from rws_keras.files import expanded
@@ -134,6 +135,9 @@ class EvaluationRecipe(_Section):
     """How likelihoods are estimated: during the run, and at its end."""
 
     validation_particles: PositiveInteger = 100
+    validation_rows: PositiveInteger | None = Field(
+        None, description="How many of the validation data to look at during the run; all if none."
+    )
     num_particles: PositiveInteger = 1000
     batch_size: PositiveInteger = 100
 
@@ -145,6 +149,9 @@ class Recipe(_Section):
     dataset: str
     model: ModelRecipe
     objective: dict[str, Any] = {"name": "reweighted_wake_sleep"}
+    particle_schedule: dict[int, PositiveInteger] | None = Field(
+        None, description="Epochs, counted from 0, with the K that holds from then on."
+    )
     optimizer: OptimizerRecipe = OptimizerRecipe()
     q_optimizer: OptimizerRecipe | None = None
     epochs: PositiveInteger
@@ -168,6 +175,17 @@ class Recipe(_Section):
         _make_objective(objective)
         return objective
 
+    @model_validator(mode="after")
+    def _check_particle_schedule(self) -> Recipe:
+        if self.particle_schedule is not None:
+            if "num_particles" in self.objective:
+                raise UserError(
+                    "`num_particles` of [objective] has no effect beside [particle_schedule]; "
+                    "leave one out."
+                )
+            ParticleSchedule(self.particle_schedule)
+        return self
+
     def changed(self, **changes: int | None) -> Recipe:
         """A copy with other values for the fields that are not `None`.
 
@@ -175,7 +193,7 @@ class Recipe(_Section):
             ValueError: If a value is out of its range.
         """
         changes = {name: value for name, value in changes.items() if value is not None}
-        return _validated({**self.model_dump(), **changes}, "The changed recipe")
+        return validated({**self.model_dump(), **changes}, "The changed recipe")
 
     def check(self) -> None:
         """Checks all that a run needs: the data set, the optimizers and the machine.
@@ -199,7 +217,8 @@ class Recipe(_Section):
 
     def make_objective(self) -> Objective:
         """The objective that the recipe names."""
-        return _make_objective(self.objective)
+        first = {"num_particles": self.particle_schedule[0]} if self.particle_schedule else {}
+        return _make_objective({**self.objective, **first})
 
     def make_machine(self, visible: int, num_data: int) -> HelmholtzMachine:
         """A fresh machine, compiled; its weights are drawn from the recipe's seed."""
@@ -258,26 +277,33 @@ def load(name_or_path: str | Path) -> tuple[str, Recipe]:
         raise UserError(f"Recipe {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:  # of the syntax, or bytes that are not text
         raise UserError(f"Recipe {path}: {error}.") from error
-    return path.stem, _validated(content, f"Recipe {path}")
+    return path.stem, validated(content, f"Recipe {path}")
 
 
-def _validated(content: object, where: str) -> Recipe:
+def validated(content: object, where: str) -> Recipe:
     """The recipe of what was read from a file; all that is wrong with it in one message."""
     if not isinstance(content, dict):
         raise UserError(f"{where}: expected an object with named fields, got {content!r:.40}.")
     try:
         return Recipe(**content)
     except ValidationError as error:
-        problems = [_problem(problem) for problem in error.errors()]
+        problems = [problem_in_words(problem) for problem in error.errors()]
         separator = " " if len(problems) == 1 else "\n  "
         raise UserError(separator.join([f"{where}:", *problems])) from error
 
 
-def _problem(problem: Any) -> str:
-    """One of pydantic's problems in words, with a suggestion for a misspelt key."""
+def problem_in_words(problem: Any, whole: type[BaseModel] = Recipe) -> str:
+    """One of pydantic's problems in words, with a suggestion for a misspelt key.
+
+    Args:
+        problem: One of the `errors()` of a `ValidationError`.
+        whole: What was validated.
+    """
     *section, key = problem["loc"] or ("recipe",)
     if problem["type"] == "extra_forbidden":
-        fields: Any = _SECTIONS[section[0]] if section else Recipe
+        fields: Any = whole
+        if section and whole is Recipe:
+            fields = _SECTIONS[section[0]]
         known = fields.model_fields
         message = unknown("key", key, known)
     elif problem["type"] == "value_error":

@@ -1,0 +1,53 @@
+"""Which latent units carry something about the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rws_keras.checks import check_positive_integer
+from rws_keras.layers.noise import Seed, stateless_seed
+
+# Burda et al.'s threshold.
+ACTIVE = 0.01
+
+
+def unit_activity(
+    machine: Any, x: Any, num_particles: int = 20, seed: Seed = 0, batch_size: int = 100
+) -> list[np.ndarray]:
+    """How much the mean of each latent unit under Q varies with the data.
+
+    The activity of a unit is the variance over the data of `E_q[h | x]`; one above `ACTIVE` = 0.01
+    calls the unit active. It is estimated as the covariance of two means over particles of their
+    own, so that the noise of the particles does not count.
+
+    Args:
+        machine: A `HelmholtzMachine`.
+        x: Data `[N, visible]`, at least two rows.
+        num_particles: Particles of each of the two means.
+        seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
+        batch_size: Data in a batch.
+
+    Returns:
+        An array `[units]` for each latent layer, bottom first.
+
+    Reference:
+        - [Burda et al., 2016](https://arxiv.org/abs/1509.00519)
+    """
+    num_particles = check_positive_integer(num_particles, "num_particles")
+    x = machine.check_data(x)
+    seed = stateless_seed(seed)
+    means: list[list[np.ndarray]] = [[] for _ in machine.latent_units]
+    for start in range(0, x.shape[0], batch_size):
+        rows = x[start : start + batch_size]
+        particles = machine.draw_particles(rows, 2 * num_particles, seed + [0, start])
+        for layer, latents in zip(means, particles.latents, strict=True):
+            shape = (2, num_particles, *latents.shape[1:])
+            layer.append(np.mean(np.reshape(latents, shape), axis=1, dtype=np.float64))
+    activities = []
+    for layer in means:
+        both = np.concatenate(layer, axis=1)
+        centred = both - both.mean(axis=1, keepdims=True)
+        activities.append(centred.prod(axis=0).sum(axis=0) / (both.shape[1] - 1))
+    return activities

@@ -1,0 +1,201 @@
+"""Comparisons: methods side by side under one protocol, as data."""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+
+from rws_keras import resources
+from rws_keras.errors import UserError
+from rws_keras.files import expanded
+from rws_keras.suggestions import unknown
+from rws_keras.training import recipe as recipes
+from rws_keras.training.recipe import PositiveInteger, Recipe, Seed
+
+COMPARISONS = resources.folder("comparisons")
+
+
+class Arm(NamedTuple):
+    """One run of a comparison.
+
+    Attributes:
+        method: The name of the method.
+        value: The value on the comparison's axis.
+        rate: The learning rate.
+        seed: The seed.
+        recipe: What is run.
+    """
+
+    method: str
+    value: Any
+    rate: float
+    seed: int
+    recipe: Recipe
+
+    @property
+    def title(self) -> str:
+        """As on the screen."""
+        return f"{self.method}, {self.value}, rate {self.rate:g}, seed {self.seed}"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Method(_Section):
+    """A method: what it changes in the common recipe, and its values on the axis.
+
+    Methods of one name are one curve, with one learning rate.
+    """
+
+    name: str
+    changes: dict[str, Any] = {}
+    values: list[Any] = Field(min_length=1)
+    seeds: list[Seed] = Field([0], min_length=1)
+
+
+class Point(_Section):
+    """A method at a value of the axis."""
+
+    method: str
+    value: Any
+
+
+class Comparison(_Section):
+    """Methods under one protocol.
+
+    The common recipe says for how many updates all are trained. With a `reference` each method
+    is trained until its updates have taken as long as the reference's too, where it is the
+    faster one, and is evaluated at both.
+
+    Attributes:
+        description: What is compared.
+        axis: The dotted path into the recipe that the values are put at.
+        axis_title: What the axis is called in plots.
+        recipe: What the recipes have in common.
+        rates: The learning rates; the one with the best validation likelihood at the end is
+            chosen for each method, by the runs of its first seed at `tune_at` (or at its first
+            value, where it does not have that one).
+        tune_at: The value of the axis by which the learning rate is chosen.
+        reference: Whose time the other methods are given.
+        corrected_rows: So many test data are evaluated with the recipe's full `num_particles`;
+            the others with `validation_particles`, corrected by the mean difference.
+        methods: The methods.
+    """
+
+    description: str
+    axis: str
+    axis_title: str
+    recipe: dict[str, Any]
+    rates: list[PositiveFloat] = Field(min_length=1)
+    tune_at: Any = None
+    reference: Point | None = None
+    corrected_rows: PositiveInteger = 500
+    methods: list[Method] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Comparison:
+        arms = [
+            self.arm(method, value, self.rates[0], seed)
+            for method in self.methods
+            for value in method.values
+            for seed in method.seeds
+        ]
+        for arm in arms:
+            if self.reference and arm.recipe.optimizer.schedule != "constant":
+                raise UserError(
+                    "With a `reference` the learning rate must be constant: a machine in the "
+                    "middle of a schedule is not what a shorter run would give."
+                )
+        if self.reference and not any(
+            (arm.method, arm.value) == (self.reference.method, self.reference.value) for arm in arms
+        ):
+            raise UserError("`reference` is not among the methods and their values.")
+        return self
+
+    def arm(self, method: Method, value: Any, rate: float, seed: int) -> Arm:
+        """The run of a method at a value, with a rate and a seed."""
+        content = _merged(self.recipe, method.changes)
+        _put(content, self.axis, value)
+        _put(content, "optimizer.learning_rate", rate)
+        content["seed"] = seed
+        where = f"Method '{method.name}' at {value}"
+        return Arm(method.name, value, rate, seed, recipes.validated(content, where))
+
+    def tuning_arms(self, name: str) -> list[Arm]:
+        """The runs, one a learning rate, by which that of a method is chosen."""
+        methods = [method for method in self.methods if method.name == name]
+        method = next((m for m in methods if self.tune_at in m.values), methods[0])
+        value = self.tune_at if self.tune_at in method.values else method.values[0]
+        return [self.arm(method, value, rate, method.seeds[0]) for rate in self.rates]
+
+    def arms(self, name: str, rate: float) -> list[Arm]:
+        """The runs of a method with its learning rate."""
+        return [
+            self.arm(method, value, rate, seed)
+            for method in self.methods
+            if method.name == name
+            for seed in method.seeds
+            for value in method.values
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        """The methods' names."""
+        return list(dict.fromkeys(method.name for method in self.methods))
+
+
+def names() -> list[str]:
+    """Names of the comparisons that come with the project."""
+    return sorted(path.stem for path in COMPARISONS.glob("*.toml"))
+
+
+def load(name_or_path: str | Path) -> tuple[str, Comparison]:
+    """Loads a comparison by name, or from a TOML file.
+
+    Returns:
+        The comparison's name and the comparison.
+
+    Raises:
+        ValueError: If there is no such comparison, or it does not hold what it should.
+    """
+    path = expanded(name_or_path)
+    if path.suffix != ".toml":
+        path = COMPARISONS / f"{name_or_path}.toml"
+        if not path.exists():
+            raise UserError(unknown("comparison", str(name_or_path), names()))
+    try:
+        content = tomllib.loads(path.read_text())
+        return path.stem, Comparison(**content)
+    except OSError as error:
+        raise UserError(f"Comparison {path} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        problems = "\n  ".join(
+            recipes.problem_in_words(each, Comparison) for each in error.errors()
+        )
+        raise UserError(f"Comparison {path}: {problems}") from error
+    except UserError:
+        raise
+    except ValueError as error:  # of the syntax
+        raise UserError(f"Comparison {path}: {error}.") from error
+
+
+def _merged(first: dict, second: dict) -> dict:
+    merged = copy.deepcopy(first)
+    for key, value in second.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merged(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def _put(content: dict, path: str, value: Any) -> None:
+    *sections, key = path.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+    content[key] = copy.deepcopy(value)

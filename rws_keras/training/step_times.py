@@ -1,0 +1,64 @@
+"""Times of the steps of a comparison's methods, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from rws_keras import HelmholtzMachine, datasets
+from rws_keras.training.comparison import Comparison
+from rws_keras.training.recipe import Recipe
+from rws_keras.training.timing import alternate, ratio, summary, timer
+
+_ROUNDS, _STEPS = 9, 10
+
+
+def step_times(comparison: Comparison, report: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Measures one training step of each method at each value, relative to the reference's.
+
+    Each is measured in alternating turns with the reference, so that what slows the machine down
+    slows both.
+
+    Args:
+        comparison: A comparison with a reference.
+        report: Is called with a line for each.
+
+    Returns:
+        For each its `method`, `value`, the median of a step and its quartiles in milliseconds,
+        and the ratio to the reference's step with quartiles.
+    """
+    assert comparison.reference is not None
+    arms = {
+        (method.name, repr(value)): comparison.arm(method, value, comparison.rates[0], 0)
+        for method in comparison.methods
+        for value in method.values
+    }
+    reference = arms[comparison.reference.method, repr(comparison.reference.value)]
+    data = datasets.load(reference.recipe.dataset)
+    unit = _step(reference.recipe, data.train)
+    found = []
+    for arm in arms.values():
+        subjects = {"unit": unit}
+        if arm is not reference:
+            subjects["arm"] = _step(arm.recipe, data.train)
+        times = alternate(subjects, rounds=_ROUNDS, steps=_STEPS)
+        own = times.get("arm", times["unit"])
+        row = {
+            "method": arm.method,
+            "value": arm.value,
+            **summary(own),
+            **ratio(own, times["unit"]),
+        }
+        report(f"{arm.method}, {arm.value}: {row['ms']:.2f} ms, {row['ratio']:.2f}")
+        found.append(row)
+    return found
+
+
+def _step(recipe: Recipe, train):
+    """A step on a resident batch, without Keras's loop."""
+    machine: HelmholtzMachine = recipe.make_machine(train.shape[1], len(train))
+    step = tf.function(machine.train_step, autograph=False)
+    x = tf.constant(train[: recipe.batch_size], tf.float32)
+    return timer(lambda: step((x,)))

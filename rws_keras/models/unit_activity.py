@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from rws_keras.checks import check_positive_integer
 from rws_keras.layers.noise import Seed, stateless_seed
@@ -41,10 +42,10 @@ def unit_activity(
     means: list[list[np.ndarray]] = [[] for _ in machine.latent_units]
     for start in range(0, x.shape[0], batch_size):
         rows = x[start : start + batch_size]
-        particles = machine.draw_particles(rows, 2 * num_particles, seed + [0, start])
+        particles = machine.draw_particles(rows, 2 * num_particles, seed + tf.constant([0, start]))
         for layer, latents in zip(means, particles.latents, strict=True):
             shape = (2, num_particles, *latents.shape[1:])
-            layer.append(np.mean(np.reshape(latents, shape), axis=1, dtype=np.float64))
+            layer.append(np.asarray(np.mean(np.reshape(latents, shape), axis=1, dtype=np.float64)))
     activities = []
     for layer in means:
         both = np.concatenate(layer, axis=1)

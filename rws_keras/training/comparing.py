@@ -229,7 +229,7 @@ def evaluate(
     coarse, fine, seed = settings.validation_particles, settings.num_particles, recipe.seed
     options: dict[str, Any] = {"batch_size": settings.batch_size, "verbose": 0}
     x, counts = datasets.count_rows(data.test)
-    found = machine.evaluate(
+    found: Any = machine.evaluate(
         x, sample_weight=counts, num_particles=coarse, seed=seed, return_dict=True, **options
     )
     some = data.test[:corrected_rows]

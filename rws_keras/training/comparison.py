@@ -149,6 +149,9 @@ class Comparison(_Section):
         return list(dict.fromkeys(method.name for method in self.methods))
 
 
+_SECTIONS: recipes.Sections = {(): Comparison, ("methods",): Method, ("reference",): Point}
+
+
 def names() -> list[str]:
     """Names of the comparisons that come with the project."""
     return sorted(path.stem for path in COMPARISONS.glob("*.toml"))
@@ -174,10 +177,7 @@ def load(name_or_path: str | Path) -> tuple[str, Comparison]:
     except OSError as error:
         raise UserError(f"Comparison {path} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
-        problems = "\n  ".join(
-            recipes.problem_in_words(each, Comparison) for each in error.errors()
-        )
-        raise UserError(f"Comparison {path}: {problems}") from error
+        raise UserError(recipes.problems(error, f"Comparison {path}", _SECTIONS)) from error
     except UserError:
         raise
     except ValueError as error:  # of the syntax

@@ -238,14 +238,6 @@ class Recipe(_Section):
         return math.ceil(num_data / self.batch_size)
 
 
-_SECTIONS = {
-    "model": ModelRecipe,
-    "optimizer": OptimizerRecipe,
-    "q_optimizer": OptimizerRecipe,
-    "evaluation": EvaluationRecipe,
-}
-
-
 def names() -> list[str]:
     """Names of the recipes that come with the project."""
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
@@ -287,30 +279,46 @@ def validated(content: object, where: str) -> Recipe:
     try:
         return Recipe(**content)
     except ValidationError as error:
-        problems = [problem_in_words(problem) for problem in error.errors()]
-        separator = " " if len(problems) == 1 else "\n  "
-        raise UserError(separator.join([f"{where}:", *problems])) from error
+        raise UserError(problems(error, where, _SECTIONS)) from error
 
 
-def problem_in_words(problem: Any, whole: type[BaseModel] = Recipe) -> str:
-    """One of pydantic's problems in words, with a suggestion for a misspelt key.
+# Classes of the parts of a file, by the names that lead to them.
+Sections = dict[tuple[str, ...], type[BaseModel]]
+
+_SECTIONS: Sections = {
+    (): Recipe,
+    ("model",): ModelRecipe,
+    ("optimizer",): OptimizerRecipe,
+    ("q_optimizer",): OptimizerRecipe,
+    ("evaluation",): EvaluationRecipe,
+}
+
+
+def problems(error: ValidationError, where: str, sections: Sections) -> str:
+    """All that is wrong with a file in one message.
 
     Args:
-        problem: One of the `errors()` of a `ValidationError`.
-        whole: What was validated.
+        error: What pydantic found.
+        where: What the file is called.
+        sections: The classes of its parts.
     """
-    *section, key = problem["loc"] or ("recipe",)
+    found = [_problem(problem, sections) for problem in error.errors()]
+    separator = " " if len(found) == 1 else "\n  "
+    return separator.join([f"{where}:", *found])
+
+
+def _problem(problem: Any, sections: Sections) -> str:
+    """One of pydantic's problems in words, with a suggestion for a misspelt key."""
+    *section, key = problem["loc"] or ("file",)
     if problem["type"] == "extra_forbidden":
-        fields: Any = whole
-        if section and whole is Recipe:
-            fields = _SECTIONS[section[0]]
-        known = fields.model_fields
-        message = unknown("key", key, known)
+        names = tuple(part for part in section if isinstance(part, str))
+        message = unknown("key", key, sections[names].model_fields)
     elif problem["type"] == "value_error":
         message = str(problem["ctx"]["error"])
     else:
         message = f"{problem['msg']}."
-    return f"{'.'.join(map(str, problem['loc']))}: {message}"
+    where = ".".join(map(str, problem["loc"]))
+    return f"{where}: {message}" if where else message
 
 
 def _make_objective(objective: dict[str, Any]) -> Objective:

@@ -1,0 +1,122 @@
+"""What came of a comparison: one row for each method and value."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rws_keras.training.comparing import Results, chosen_rate, equal_time_epochs
+from rws_keras.training.comparison import Arm, Comparison
+
+
+class Figure(NamedTuple):
+    """A figure over seeds.
+
+    Attributes:
+        mean: The mean.
+        spread: The standard deviation over the seeds; `None` of one seed.
+        seeds: The number of seeds.
+    """
+
+    mean: float
+    spread: float | None
+    seeds: int
+
+    @property
+    def error(self) -> float | None:
+        """The standard error of the mean over the seeds."""
+        return None if self.spread is None else self.spread / self.seeds**0.5
+
+
+class Row(NamedTuple):
+    """A method at a value of the axis.
+
+    Attributes:
+        method: The method.
+        value: The value.
+        rate: The learning rate that was chosen.
+        seeds: How many seeds are done.
+        time: The step's time, as `step_times` returns it; `None` without a reference.
+        updates: The figures after equal updates, by name: `log_likelihood` and others.
+        equal_time: The figures after equal time, likewise; empty without a reference.
+        epochs: Epochs of the two.
+        curve: Mean validation log-likelihood of each epoch, over the seeds.
+        diverged: How many seeds have diverged.
+    """
+
+    method: str
+    value: Any
+    rate: float
+    seeds: int
+    time: dict | None
+    updates: dict[str, Figure]
+    equal_time: dict[str, Figure]
+    epochs: tuple[int, int | None]
+    curve: np.ndarray
+    diverged: int
+
+
+def summarize(comparison: Comparison, name: str, results: Results) -> list[Row]:
+    """A row for each method and value of which a run is done, in the order of the methods."""
+    rows = []
+    for method in comparison.names:
+        rate = chosen_rate(comparison, method, results)
+        if rate is None:
+            continue
+        arms: dict[str, list[Arm]] = {}
+        for arm in comparison.arms(method, rate):
+            arms.setdefault(repr(arm.value), []).append(arm)
+        made = [_row(comparison, name, group, results) for group in arms.values()]
+        rows += sorted((row for row in made if row is not None), key=_order)
+    return rows
+
+
+def _order(row):
+    """Numbers in their order; anything else stays where it is."""
+    return row.value if isinstance(row.value, int | float) else 0
+
+
+def _row(comparison, name, arms: list[Arm], results) -> Row | None:
+    first = arms[0]
+    at_time = equal_time_epochs(comparison, name, first, results)
+    known = [results.read(arm.recipe) for arm in arms]
+    diverged = sum("diverged" in each for each in known)
+    done = [each for each in known if _at(each, first.recipe.epochs)]
+    if not done and not diverged:
+        return None
+    times = [row for row in results.times(name) if (row["method"], row["value"]) == first[:2]]
+    length = min((len(each["curve"]) for each in done), default=0)
+    curves = [[point["log_likelihood"] for point in each["curve"][:length]] for each in done]
+    return Row(
+        first.method,
+        first.value,
+        first.rate,
+        len(done),
+        times[0] if times else None,
+        _figures(done, first.recipe.epochs),
+        _figures(done, at_time) if at_time else {},
+        (first.recipe.epochs, at_time),
+        np.mean(curves, axis=0) if curves else np.zeros(0),
+        diverged,
+    )
+
+
+def _at(known: dict, epoch: int) -> dict | None:
+    """A run's evaluation after an epoch."""
+    return next((e for e in known.get("evaluations", []) if e["epoch"] == epoch), None)
+
+
+def _figures(done: list[dict], epoch: int) -> dict[str, Figure]:
+    entries = [entry for entry in (_at(each, epoch) for each in done) if entry]
+    found = {}
+    for key in ("log_likelihood", "log_likelihood_se", "elbo", "ess") if entries else ():
+        found[key] = _over_seeds([entry[key] for entry in entries])
+    if entries:
+        found["active_units"] = _over_seeds([sum(entry["active_units"]) for entry in entries])
+    return found
+
+
+def _over_seeds(values: list[float]) -> Figure:
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Figure(float(np.mean(values)), spread, len(values))

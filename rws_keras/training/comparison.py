@@ -39,7 +39,7 @@ class Arm(NamedTuple):
     @property
     def title(self) -> str:
         """As on the screen."""
-        return f"{self.method}, {self.value}, rate {self.rate:g}, seed {self.seed}"
+        return f"{self.method}, {label(self.value)}, rate {self.rate:g}, seed {self.seed}"
 
 
 class _Section(BaseModel):
@@ -182,6 +182,16 @@ def load(name_or_path: str | Path) -> tuple[str, Comparison]:
         raise
     except ValueError as error:  # of the syntax
         raise UserError(f"Comparison {path}: {error}.") from error
+
+
+def label(value: Any) -> str:
+    """A value of an axis in a table or a plot: sizes as `200-100`, a schedule as `2, 5 from 4`."""
+    if isinstance(value, list):
+        return "-".join(map(str, value))
+    if isinstance(value, dict):
+        starts = sorted(value, key=int)
+        return ", ".join(f"{value[s]} from {s}" if int(s) else str(value[s]) for s in starts)
+    return str(value)
 
 
 def _merged(first: dict, second: dict) -> dict:

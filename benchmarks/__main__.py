@@ -15,7 +15,9 @@ from rich.console import Console
 from benchmarks import (
     against_peers,
     convergence,
+    exact_estimates,
     fit_overhead,
+    gradient_noise,
     likelihood,
     limits,
     resampling,
@@ -38,6 +40,8 @@ SECTIONS = {
     "resampling": resampling.measure,
     "convergence": convergence.measure,
     "serving": serving.measure,
+    "exact_estimates": exact_estimates.measure,
+    "gradient_noise": gradient_noise.measure,
 }
 
 

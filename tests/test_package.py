@@ -89,9 +89,14 @@ def test_the_wheel_has_the_package_with_recipes_and_presets_and_nothing_else(whe
     assert {name.split("/")[0] for name in found} == {"rws_keras", about}
     assert f"{about}/licenses/LICENSE" in found
     found = {name for name in found if not name.startswith(about)}
+    folders = {
+        "recipes": ROOT / "training/recipes",
+        "comparisons": ROOT / "training/comparisons",
+        "zoo": ROOT / "zoo",
+    }
     data = {
         f"rws_keras/data/{name}/{path.relative_to(folder)}"
-        for name, folder in {"recipes": ROOT / "training/recipes", "zoo": ROOT / "zoo"}.items()
+        for name, folder in folders.items()
         for path in folder.rglob("*")
         if path.is_file()
     }

@@ -143,6 +143,10 @@ class Comparison(_Section):
             for value in method.values
         ]
 
+    def value_title(self, value: Any) -> str:
+        """A value with the name of the axis, for particles as `K = 5`."""
+        return f"K = {value}" if self.axis == "objective.num_particles" else label(value)
+
     @property
     def names(self) -> list[str]:
         """The methods' names."""

@@ -136,7 +136,7 @@ def plot_curves(comparison: Comparison, rows: list[Row], updates: int, path: Pat
         lowest, highest = np.inf, -np.inf
         for row, style in zip(rows, styles(), strict=False):
             x = updates * np.arange(1, len(row.curve) + 1)
-            title = f"{row.method}, {label(row.value)}"
+            title = f"{row.method}, {comparison.value_title(row.value)}"
             axes[0].plot(x, -row.curve, label=title, markevery=0.1, **style)
             if timed and row.time:
                 axes[1].plot(x * row.time["ratio"], -row.curve, markevery=0.1, **style)
@@ -145,7 +145,8 @@ def plot_curves(comparison: Comparison, rows: list[Row], updates: int, path: Pat
         margin = 0.1 * (highest - lowest) + 1.0
         axes[0].set_ylim(lowest - margin, highest + 3 * margin)
         if timed and comparison.reference:
-            unit = f"{comparison.reference.method}, {label(comparison.reference.value)}"
+            reference = comparison.reference
+            unit = f"{reference.method}, {comparison.value_title(reference.value)}"
             axes[1].set(xlabel=f"time, in updates of {unit}")
         axes[0].legend()
 

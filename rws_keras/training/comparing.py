@@ -114,17 +114,16 @@ class Runner:
             measured = step_times(comparison, self._say)
             about = provenance(seed=0)
             write_json(self.results.times_path(self.name), {"run": about, "times": measured})
-        for method in comparison.names:
-            tuning = comparison.tuning_arms(method)
+        for method in comparison.methods:
+            tuning = comparison.tuning_arms(method.name)
             for arm in tuning if len(tuning) > 1 else []:
                 self._train(arm, [arm.recipe.epochs])
-        for method in comparison.names:
-            rate = chosen_rate(comparison, method, self.results)
+            rate = chosen_rate(comparison, method.name, self.results)
             assert rate is not None
-            for arm in comparison.arms(method, rate):
+            for arm in comparison.arms_of(method, rate):
                 self._finish(arm)
-        for method in comparison.names:
-            for arm in comparison.tuning_arms(method):
+        for name in comparison.names:
+            for arm in comparison.tuning_arms(name):
                 shutil.rmtree(self._path(arm), ignore_errors=True)
 
     def _say(self, text):

@@ -133,15 +133,16 @@ class Comparison(_Section):
         value = self.tune_at if self.tune_at in method.values else method.values[0]
         return [self.arm(method, value, rate, method.seeds[0]) for rate in self.rates]
 
-    def arms(self, name: str, rate: float) -> list[Arm]:
-        """The runs of a method with its learning rate."""
+    def arms_of(self, method: Method, rate: float) -> list[Arm]:
+        """The runs of one of the `methods` with a learning rate."""
         return [
-            self.arm(method, value, rate, seed)
-            for method in self.methods
-            if method.name == name
-            for seed in method.seeds
-            for value in method.values
+            self.arm(method, value, rate, seed) for seed in method.seeds for value in method.values
         ]
+
+    def arms(self, name: str, rate: float) -> list[Arm]:
+        """The runs of all methods of a name with its learning rate."""
+        methods = [method for method in self.methods if method.name == name]
+        return [arm for method in methods for arm in self.arms_of(method, rate)]
 
     def value_title(self, value: Any) -> str:
         """A value with the name of the axis, for particles as `K = 5`."""

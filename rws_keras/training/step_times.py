@@ -15,7 +15,9 @@ from rws_keras.training.timing import alternate, ratio, summary, timer
 _ROUNDS, _STEPS = 9, 10
 
 
-def step_times(comparison: Comparison, report: Callable[[str], None]) -> list[dict[str, Any]]:
+def step_times(
+    comparison: Comparison, known: list[dict[str, Any]], report: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """Measures one training step of each method at each value, relative to the reference's.
 
     Each is measured in alternating turns with the reference, so that what slows the machine down
@@ -23,6 +25,7 @@ def step_times(comparison: Comparison, report: Callable[[str], None]) -> list[di
 
     Args:
         comparison: A comparison with a reference.
+        known: Times that were measured before, and are not measured again.
         report: Is called with a line for each.
 
     Returns:
@@ -35,11 +38,15 @@ def step_times(comparison: Comparison, report: Callable[[str], None]) -> list[di
         for method in comparison.methods
         for value in method.values
     }
+    measured = {(row["method"], repr(row["value"])) for row in known}
+    missing = [arm for key, arm in arms.items() if key not in measured]
+    if not missing:
+        return known
     reference = arms[comparison.reference.method, repr(comparison.reference.value)]
     data = datasets.load(reference.recipe.dataset)
     unit = _step(reference.recipe, data.train)
-    found = []
-    for arm in arms.values():
+    found = list(known)
+    for arm in missing:
         subjects = {"unit": unit}
         if arm is not reference:
             subjects["arm"] = _step(arm.recipe, data.train)

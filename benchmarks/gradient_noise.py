@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras import HelmholtzMachine, datasets
-from rws_keras.objectives import IWAE, REINFORCE, VIMCO, DReG, Objective, ReweightedWakeSleep
+from rws_keras.objectives import REINFORCE, VIMCO, Objective, ReweightedWakeSleep
 from rws_keras.training import comparison as comparisons
 from rws_keras.training.comparing import Results, chosen_rate
 
@@ -29,11 +29,8 @@ def _wake(num_particles: int) -> ReweightedWakeSleep:
     return ReweightedWakeSleep(num_particles, sleep_q=False)
 
 
-# Those for machines of one kind, trained by the first of the methods of the comparison.
-_KINDS = (
-    ("RWS", {"RWS (wake)": _wake, "VIMCO": VIMCO, "REINFORCE": REINFORCE}),
-    ("IWAE", {"IWAE": IWAE, "DReG": DReG}),
-)
+# Estimators for machines of one kind, which a method of the comparison of estimators trains.
+_KINDS = (("RWS", {"RWS (wake)": _wake, "VIMCO": VIMCO, "REINFORCE": REINFORCE}),)
 
 
 def measure(report) -> dict:

@@ -164,6 +164,42 @@ def _serving(found):
     yield _table(title, columns, rows)
 
 
+def _exact_estimates(found):
+    for stage in found["stages"]:
+        rows = [
+            (
+                row["num_particles"],
+                *(f"{row[key]:.3g}" for key in ("bias", "variance")),
+                *(f"{row[f'{stack}_gradient_{key}']:.3g}" for stack in "pq" for key in _MOMENTS),
+            )
+            for row in stage["rows"]
+        ]
+        title = (
+            f"Exact errors, {found['machine']}, Q after {stage['updates_of_q']} updates (variance "
+            f"of a weight {stage['weight_variance']:.3g})"
+        )
+        columns = ["K", "bias of log p(x)", "variance"]
+        columns += [f"{key}, gradient of {stack}" for stack in "PQ" for key in _MOMENTS]
+        yield _table(title, columns, rows)
+
+
+_MOMENTS = ("bias", "variance")
+
+
+def _gradient_noise(found):
+    rows = [
+        (
+            f"{row['estimator']}, epoch {row['epoch']}",
+            row["num_particles"],
+            *(f"{row[s]['snr']:.3f} ({row[s]['snr_se']:.3f})" for s in "pq"),
+            *(f"{row[s]['variance']:.3g}" for s in "pq"),
+        )
+        for row in found["rows"]
+    ]
+    columns = ["estimator", "K", "signal to noise, P", "Q", "variance, P", "Q"]
+    yield _table("Noise of the gradients", columns, rows)
+
+
 _SECTIONS = {
     "train_step": _train_step,
     "peers": _peers,
@@ -174,4 +210,6 @@ _SECTIONS = {
     "resampling": _resampling,
     "convergence": _convergence,
     "serving": _serving,
+    "exact_estimates": _exact_estimates,
+    "gradient_noise": _gradient_noise,
 }

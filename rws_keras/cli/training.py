@@ -230,13 +230,17 @@ def compare(
     trains and evaluates. What is among the results already is not done again.
     """
     start_tensorflow()
-    from rws_keras.training import comparing, comparison
+    from rws_keras.training import comparing, comparison, comparison_summary
 
     name, chosen = comparison.load(name)
     to = to or (_COMPARED if _COMPARED.is_dir() else Path("comparisons"))
     with writing_to(to), writing_to(run_dir), _continued_by("the same command"):
         results = comparing.Results(to)
         comparing.Runner(chosen, name, results, run_dir, console()).run()
+    columns = ["method", chosen.axis_title, "rate", "seeds", "test NLL", "negative ELBO", "ESS"]
+    columns += ["active units"]
+    columns += ["step", "NLL at equal time (epochs)"] if chosen.reference else []
+    show(columns, comparison_summary.cells(chosen, name, results))
 
 
 @app.command()

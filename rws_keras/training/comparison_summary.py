@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rws_keras.training.comparing import Results, chosen_rate, equal_time_epochs
-from rws_keras.training.comparison import Arm, Comparison
+from rws_keras.training.comparison import Arm, Comparison, label
 
 
 class Figure(NamedTuple):
@@ -70,6 +70,40 @@ def summarize(comparison: Comparison, name: str, results: Results) -> list[Row]:
         made = [_row(comparison, name, group, results) for group in arms.values()]
         rows += sorted((row for row in made if row is not None), key=_order)
     return rows
+
+
+def cells(comparison: Comparison, name: str, results: Results) -> list[list[str]]:
+    """The summary as a table.
+
+    Method, value, learning rate, seeds, test NLL and negative ELBO in nats, effective sample size
+    and active units; with a reference the step's time over its, and the test NLL at equal time
+    with the epochs that this takes.
+    """
+    return [_cells(comparison, row) for row in summarize(comparison, name, results)]
+
+
+def _cells(comparison: Comparison, row: Row) -> list[str]:
+    def shown(figures, key, digits, sign=1):
+        if key not in figures:
+            return "diverged" if row.diverged else ""
+        figure = figures[key]
+        spread = "" if figure.spread is None else f" ± {figure.spread:.{digits}f}"
+        return f"{sign * figure.mean:.{digits}f}{spread}"
+
+    found = [
+        row.method,
+        label(row.value),
+        f"{row.rate:g}",
+        str(row.seeds),
+        shown(row.updates, "log_likelihood", 2, -1),
+        shown(row.updates, "elbo", 2, -1),
+        shown(row.updates, "ess", 2),
+        shown(row.updates, "active_units", 0),
+    ]
+    if comparison.reference and row.time:
+        nll = shown(row.equal_time, "log_likelihood", 2, -1)
+        found += [f"{row.time['ratio']:.2f}", f"{nll} ({row.epochs[1]})"]
+    return found
 
 
 def _order(row):

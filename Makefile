@@ -19,10 +19,10 @@ demo: $(VENV)/installed
 	$(BIN)/rws-keras demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: lint
-	$(BIN)/python -m pytest -n 2 -m "not slow and not fuzz and not processes"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not fuzz and not processes"
 
 bench: $(VENV)/installed $(BENCHMARKS)/installed
 	$(BIN)/python -m benchmarks

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from marks import slow_except
 from tensorboard.plugins.hparams import metadata
 
 from rws_keras import HelmholtzMachine
@@ -29,11 +30,11 @@ def events(directory):
     return found
 
 
-@pytest.fixture(scope="module")
-def logs(tmp_path_factory):
+@pytest.fixture(scope="module", params=slow_except(["sbn"], ["sbn", "nade"]))
+def logs(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("logs")
     x = (np.random.default_rng(0).random((40, 12)) < 0.4).astype(np.uint8)
-    machine = HelmholtzMachine.from_sizes(12, [8, 4], seed=0)
+    machine = HelmholtzMachine.from_sizes(12, [8, 4], p=request.param, seed=0)
     machine.compile(keras.optimizers.Adam(1e-2), ReweightedWakeSleep(5), num_particles=10)
     board = TensorBoard(
         directory,

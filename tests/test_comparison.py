@@ -5,8 +5,10 @@ import math
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from rws_keras import datasets
+from rws_keras.cli.program import app
 from rws_keras.errors import UserError
 from rws_keras.training import comparing, comparison, comparison_plots, comparison_summary, fitting
 from rws_keras.training.step_times import step_times
@@ -118,6 +120,25 @@ def test_a_missing_evaluation_is_made_up_to_the_same_figure(done):
     assert again["curve"] == whole["curve"]
 
 
+def test_an_interruption_keeps_the_results_that_are_there(done, monkeypatch):
+    """Here in a training that is done anew because its evaluations are lost."""
+    recipe = arm(done, "RWS", 1).recipe
+    path = done.results.path(recipe)
+    before = path.read_bytes()
+    done.results.update(recipe, evaluations=[])
+    lacking = path.read_bytes()
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "train", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            done.run()
+    assert path.read_bytes() == lacking
+    path.write_bytes(before)
+
+
 def test_the_evaluation_is_the_coarse_one_plus_the_mean_difference(done):
     recipe = arm(done, "RWS", 2).recipe
     data = datasets.load("bars")
@@ -151,20 +172,31 @@ def test_the_summary_is_over_the_seeds(done):
     ]
     found = rows[-1].updates["log_likelihood"]
     assert found.mean == pytest.approx(sum(values) / 2)
-    assert found.error == pytest.approx(abs(values[0] - values[1]) / 2)
-    assert rows[0].updates["log_likelihood"].error is None
+    assert found.spread == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert rows[0].updates["log_likelihood"].spread is None
 
 
 def test_plots_are_written_and_are_the_same_each_time(done, tmp_path):
-    rows = comparison_summary.summarize(done.comparison, done.name, done.results)
     files = []
     for folder in ("a", "b"):
-        comparison_plots.plot_values(done.comparison, rows, tmp_path / folder / "values")
-        comparison_plots.plot_curves(done.comparison, rows, 5, tmp_path / folder / "curves")
+        paths = comparison_plots.plot(done.comparison, done.name, done.results, tmp_path / folder)
+        assert [path.name for path in paths] == ["tiny-values", "tiny-curves"]
         files.append({path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()})
-    assert set(files[0]) == {"values.svg", "values.png", "curves.svg", "curves.png"}
+    assert set(files[0]) == {f"tiny-{w}.{e}" for w in ("values", "curves") for e in ("svg", "png")}
     assert files[0] == files[1]
-    assert b"time, in updates of RWS, K = 2" not in files[0]["values.svg"]
+
+
+def test_the_command_shows_the_table_and_does_nothing_again(done, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    arguments = ["compare", str(tmp_path / "tiny.toml"), "--to", str(done.results.directory)]
+    write(tmp_path)
+    arguments += ["--run-dir", str(tmp_path / "runs"), "--plots", str(tmp_path / "plots")]
+    output = CliRunner().invoke(app, arguments, catch_exceptions=False).output
+    assert "epoch" not in output.replace("(epochs)", "")
+    rows = [line.split() for line in output.splitlines()]
+    for cells in comparison_summary.cells(done.comparison, done.name, done.results):
+        assert " ".join(cells).split() in rows
+    assert len(list((tmp_path / "plots").iterdir())) == 4
 
 
 @pytest.mark.slow
@@ -182,12 +214,10 @@ def test_a_run_that_diverges_is_not_chosen(tmp_path):
 def test_times_are_relative_to_the_reference_and_are_kept(tmp_path):
     _, tiny = write(tmp_path)
     known = [{"method": "RWS", "value": 1}, {"method": "VIMCO", "value": 2}]
-    rows = step_times(tiny, known, lambda text: None)
-    assert rows[:2] == known
-    assert [(row["method"], row["value"]) for row in rows[2:]] == [("RWS", 2)]
-    assert rows[2]["ratio"] == 1.0
-    assert rows[2]["ms"] > 0.0
-    assert step_times(tiny, rows, lambda text: None) == rows
+    (row,) = step_times(tiny, known, lambda text: None)
+    assert (row["method"], row["value"], row["ratio"]) == ("RWS", 2, 1.0)
+    assert row["ms"] > 0.0
+    assert step_times(tiny, [*known, row], lambda text: None) == []
 
 
 @pytest.mark.parametrize(
@@ -199,6 +229,8 @@ def test_times_are_relative_to_the_reference_and_are_kept(tmp_path):
         ("[recipe.model]", '[recipe.optimizer]\nschedule = "cosine"\n[recipe.model]', "constant"),
         ("seeds = [0, 1]", "sedes = [0, 1]", "Did you mean 'seeds'"),
         ("latents = [4]", "latents = [0]", "Method 'RWS' at 2"),
+        ("corrected_rows = 20", "corrected_rows = 1", "greater than or equal to 2"),
+        ("seeds = [0, 1]", "seeds = [0, ", "tiny.toml"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, old, new, message):

@@ -87,7 +87,7 @@ def test_gradients_equal_the_plain_ones_given_the_same_noise(family, updates, bi
         np.testing.assert_allclose(ours / scale, plain / scale, atol=2e-5, err_msg=variable.path)
 
 
-@pytest.mark.parametrize("family", ["sbn", "nade"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_fit_is_the_same_with_and_without_compilation(family, binary):
     x = binary(60, 37)
 

@@ -111,11 +111,9 @@ def test_wake_updates_are_exact_with_the_exact_posterior(family, update):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("update", "family"),
-    [*(("wake_p", family) for family in FAMILIES), ("wake_q", "sbn"), ("wake_q", "arsbn")],
-)
-def test_wake_updates_converge_as_k_grows(update, family):
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("update", ["wake_p", "wake_q"])
+def test_wake_updates_converge_as_k_grows(family, update):
     machine = tiny_machine(family, family, seed=1, scale=0.5)
     exact = EXACT[update](machine)
     biases = []

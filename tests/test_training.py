@@ -17,6 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from rws_keras.cli.program import app
+from rws_keras.errors import UserError
 from rws_keras.training import fitting, recipe, reporting
 from rws_keras.training.checkpoint import latest
 from rws_keras.training.interruption import Interruption
@@ -386,3 +387,32 @@ def test_all_recipes_load_and_make_machines():
 
 def test_recipes_are_listed():
     assert "digits-wake-sleep" in invoke("recipes").output
+
+
+def test_a_particle_schedule_and_fewer_validation_rows(tmp_path):
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((self.model.objective.num_particles, int(logs["val_num_data"])))
+
+    seen = []
+    text = TINY.replace("num_particles = 3\n", "").replace("epochs = 4", "epochs = 3")
+    text = text.replace("validation_particles = 5", "validation_particles = 5\nvalidation_rows = 7")
+    path = tmp_path / "tiny.toml"
+    path.write_text(text + "\n[particle_schedule]\n0 = 1\n2 = 4\n")
+    run = Run.create(tmp_path / "run", recipe.load(path)[1])
+    fitting.train(run, "tiny", Console(quiet=True), callbacks=[Look()])
+    assert seen == [(1, 7), (1, 7), (4, 7)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed = 3", "seed = 3\nparticle_schedule = { 0 = 1 }", "has no effect beside"),
+        ("num_particles = 3", "[particle_schedule]\n1 = 2", "what epoch 0 has"),
+        ("[evaluation]", "[evaluation]\nvalidation_rows = 100000", "validation_rows is 100000"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(tiny, old, new, message):
+    tiny.write_text(TINY.replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
+        recipe.load(tiny)[1].check()

@@ -6,6 +6,7 @@ import tensorflow as tf
 from exact import all_vectors, tiny_machine
 
 from rws_keras import HelmholtzMachine
+from rws_keras.errors import UserError
 from rws_keras.models.unit_activity import ACTIVE, unit_activity
 
 
@@ -42,3 +43,8 @@ def test_batches_make_no_difference_to_the_shape(batch_size):
     machine = tiny_machine("sbn", "sbn")
     found = unit_activity(machine, all_vectors(4), batch_size=batch_size)
     assert [layer.shape for layer in found] == [(3,), (2,)]
+
+
+def test_one_row_is_refused():
+    with pytest.raises(UserError, match="at least two rows"):
+        unit_activity(tiny_machine("sbn", "sbn"), all_vectors(4)[:1])

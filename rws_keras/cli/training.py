@@ -223,6 +223,10 @@ def compare(
     run_dir: Annotated[
         Path, typer.Option(parser=expanded, help="Directory of the runs while they last.")
     ] = Path("runs/comparisons"),
+    plots: Annotated[
+        Path | None,
+        typer.Option(parser=expanded, help="Directory of plots, SVG and PNG. [default: none]"),
+    ] = None,
 ) -> None:
     """Compares methods under one protocol.
 
@@ -230,8 +234,10 @@ def compare(
     trains and evaluates. What is among the results already is not done again.
     """
     start_tensorflow()
-    from rws_keras.training import comparing, comparison, comparison_summary
+    from rws_keras.training import comparing, comparison, comparison_plots, comparison_summary
 
+    if plots is not None:  # rather now than after hours
+        comparison_plots.load_matplotlib()
     name, chosen = comparison.load(name)
     to = to or (_COMPARED if _COMPARED.is_dir() else Path("comparisons"))
     with writing_to(to), writing_to(run_dir), _continued_by("the same command"):
@@ -241,6 +247,10 @@ def compare(
     columns += ["active units"]
     columns += ["step", "NLL at equal time (epochs)"] if chosen.reference else []
     show(columns, comparison_summary.cells(chosen, name, results))
+    if plots is not None:
+        with writing_to(plots):
+            for path in comparison_plots.plot(chosen, name, results, plots):
+                say(f"Wrote {path}.svg and .png.")
 
 
 @app.command()

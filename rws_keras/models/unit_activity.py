@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras.checks import check_positive_integer
-from rws_keras.layers.noise import Seed, stateless_seed
+from rws_keras.errors import UserError
+from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
 
 # Burda et al.'s threshold.
 ACTIVE = 0.01
@@ -33,17 +34,31 @@ def unit_activity(
     Returns:
         An array `[units]` for each latent layer, bottom first.
 
+    Raises:
+        UserError: If `x` is not data of the machine, or less than two rows.
+
+    Example:
+    ```python
+    from rws_keras.models.unit_activity import ACTIVE, unit_activity
+
+    [int((layer > ACTIVE).sum()) for layer in unit_activity(machine, x)]    # active units
+    ```
+
     Reference:
         - [Burda et al., 2016](https://arxiv.org/abs/1509.00519)
     """
     num_particles = check_positive_integer(num_particles, "num_particles")
+    batch_size = check_positive_integer(batch_size, "batch_size")
     x = machine.check_data(x)
+    if x.shape[0] < 2:
+        raise UserError(f"A variance over the data needs at least two rows, got {x.shape[0]}.")
     seed = stateless_seed(seed)
     means: list[list[np.ndarray]] = [[] for _ in machine.latent_units]
     for start in range(0, x.shape[0], batch_size):
         rows = x[start : start + batch_size]
-        particles = machine.draw_particles(rows, 2 * num_particles, seed + tf.constant([0, start]))
-        for layer, latents in zip(means, particles.latents, strict=True):
+        noise_shapes = machine.q.noise_shapes(2 * num_particles, rows.shape[0])
+        noise = uniform_noise(noise_shapes, seed + tf.constant([0, start]))
+        for layer, latents in zip(means, machine.q.sample(noise, given=rows)[0], strict=True):
             shape = (2, num_particles, *latents.shape[1:])
             layer.append(np.asarray(np.mean(np.reshape(latents, shape), axis=1, dtype=np.float64)))
     activities = []

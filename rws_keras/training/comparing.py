@@ -73,7 +73,7 @@ class Results:
         return self.directory / f"{name}.times.json"
 
     def times(self, name: str) -> list[dict]:
-        """The times of a comparison's steps, as `measure_times` returns them; none at first."""
+        """The times of a comparison's steps, as `step_times` returns them; none at first."""
         path = self.times_path(name)
         return read_json(path)["times"] if path.exists() else []
 
@@ -113,13 +113,15 @@ class Runner:
         if comparison.reference:
             known = self.results.times(self.name)
             measured = step_times(comparison, known, self._say)
-            if len(measured) > len(known):
-                about = {"run": provenance(seed=0), "times": measured}
-                write_json(self.results.times_path(self.name), about)
+            if measured:
+                about = provenance(seed=0)
+                times = [*known, *({**row, "run": about} for row in measured)]
+                write_json(self.results.times_path(self.name), {"times": times})
         for method in comparison.methods:
             tuning = comparison.tuning_arms(method.name)
             for arm in tuning if len(tuning) > 1 else []:
-                self._train(arm, [arm.recipe.epochs])
+                if self.results.validation(arm.recipe) is None:
+                    self._train(arm, self._epochs(arm))
             rate = chosen_rate(comparison, method.name, self.results)
             assert rate is not None
             for arm in comparison.arms_of(method, rate):
@@ -134,11 +136,13 @@ class Runner:
     def _path(self, arm):
         return self.runs / self.results.path(arm.recipe).stem
 
-    def _train(self, arm: Arm, epochs: list[int]) -> None:
-        """Trains by an arm's recipe for the largest number of epochs, unless that was done."""
-        known = self.results.read(arm.recipe)
-        if "diverged" in known or len(known.get("curve", [])) >= max(epochs):
-            return
+    def _epochs(self, arm: Arm) -> list[int]:
+        """The epochs after which an arm is evaluated: at equal updates, and at equal time."""
+        at_equal_time = equal_time_epochs(self.comparison, self.name, arm, self.results)
+        return sorted({arm.recipe.epochs, at_equal_time or arm.recipe.epochs})
+
+    def _train(self, arm: Arm, epochs: list[int]) -> Run:
+        """Trains by an arm's recipe to the last of the epochs, from wherever its run stands."""
         run = self._open(arm, epochs)
         try:
             fitting.train(run, arm.title, self.console, callbacks=[Snapshots(run, epochs)])
@@ -146,7 +150,7 @@ class Runner:
             self._say(f"{arm.title}: {error}")
             self.results.update(arm.recipe, run=run.about, diverged=str(error))
             shutil.rmtree(run.path)
-            return
+            return run
         metrics = run.metrics
         self.results.update(
             arm.recipe,
@@ -155,6 +159,7 @@ class Runner:
             curve=[_curve_point(entry) for entry in metrics["history"]],
         )
         keras.backend.clear_session()
+        return run
 
     def _open(self, arm: Arm, epochs: list[int]) -> Run:
         """The run of an arm: one that can go on to all of the epochs, or a new one."""
@@ -173,18 +178,14 @@ class Runner:
     def _finish(self, arm: Arm) -> None:
         """Trains by an arm's recipe, and evaluates at equal updates and at equal time."""
         recipe = arm.recipe
-        at_equal_time = equal_time_epochs(self.comparison, self.name, arm, self.results)
-        epochs = sorted({recipe.epochs, at_equal_time or recipe.epochs})
         known = self.results.read(recipe)
         evaluations = known.get("evaluations", [])
         evaluated = {entry["epoch"] for entry in evaluations}
-        missing = [epoch for epoch in epochs if epoch not in evaluated]
+        missing = [epoch for epoch in self._epochs(arm) if epoch not in evaluated]
         if not missing or "diverged" in known:
             return
-        run = self._open(arm, missing)
-        if run.metrics.get("epoch", 0) < max(missing):
-            self.results.update(recipe, curve=[])
-            self._train(arm, missing)
+        # To the end of the curve that is known already, which must not get shorter.
+        run = self._train(arm, sorted({*missing, len(known.get("curve", [])) or missing[0]}))
         if "diverged" in self.results.read(recipe):
             return
         data = datasets.load(recipe.dataset)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
@@ -94,7 +93,7 @@ class Comparison(_Section):
     rates: list[PositiveFloat] = Field(min_length=1)
     tune_at: Any = None
     reference: Point | None = None
-    corrected_rows: PositiveInteger = 500
+    corrected_rows: Annotated[PositiveInteger, Field(ge=2)] = 500
     methods: list[Method] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -176,17 +175,11 @@ def load(name_or_path: str | Path) -> tuple[str, Comparison]:
         path = COMPARISONS / f"{name_or_path}.toml"
         if not path.exists():
             raise UserError(unknown("comparison", str(name_or_path), names()))
+    content = recipes.read_file(path, "Comparison")
     try:
-        content = tomllib.loads(path.read_text())
         return path.stem, Comparison(**content)
-    except OSError as error:
-        raise UserError(f"Comparison {path} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
         raise UserError(recipes.problems(error, f"Comparison {path}", _SECTIONS)) from error
-    except UserError:
-        raise
-    except ValueError as error:  # of the syntax
-        raise UserError(f"Comparison {path}: {error}.") from error
 
 
 def label(value: Any) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from rws_keras import datasets
 from rws_keras.errors import UserError
 from rws_keras.files import make_directory, replace_file
+from rws_keras.training.comparing import Results
 from rws_keras.training.comparison import Comparison, label
-from rws_keras.training.comparison_summary import Row
+from rws_keras.training.comparison_summary import Row, summarize
 
 # Drawn in this order, so that no two lines of a plot need colour to be told apart.
 _MARKERS = "os^Dv*XP"
@@ -49,12 +51,7 @@ def drawing(path: Path, panels: int = 1, **options: Any) -> Iterator[Any]:
     Raises:
         UserError: If matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UserError(
-            "Plots need matplotlib. Install it with `pip install 'rws-keras[plots]'`."
-        ) from error
+    matplotlib = load_matplotlib()
     matplotlib.use("agg")
     from matplotlib import pyplot
 
@@ -89,6 +86,48 @@ def by_method(rows: list[Row]) -> dict[str, list[Row]]:
     for row in rows:
         methods.setdefault(row.method, []).append(row)
     return methods
+
+
+def load_matplotlib() -> Any:
+    """Matplotlib, which is not among the requirements of the library itself.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UserError(
+            "Plots need matplotlib. Install it with `pip install 'rws-keras[plots]'`."
+        ) from error
+    return matplotlib
+
+
+def plot(comparison: Comparison, name: str, results: Results, directory: Path) -> list[Path]:
+    """Writes `NAME-values` and `NAME-curves`, each as SVG and PNG.
+
+    The curves are those at the value by which the learning rates are chosen.
+
+    Args:
+        comparison: The comparison.
+        name: Its name.
+        results: Its results.
+        directory: Where the plots go.
+
+    Returns:
+        The paths, without their endings.
+    """
+    rows = [row for row in summarize(comparison, name, results) if row.updates]
+    tuned = [
+        next((row for row in own if row.value == comparison.tune_at), own[0])
+        for own in by_method(rows).values()
+    ]
+    recipe = comparison.arms_of(comparison.methods[0], comparison.rates[0])[0].recipe
+    updates = recipe.steps_per_epoch(len(datasets.load(recipe.dataset).train))
+    values, curves = directory / f"{name}-values", directory / f"{name}-curves"
+    plot_values(comparison, rows, values)
+    plot_curves(comparison, tuned, updates, curves)
+    return [values, curves]
 
 
 def plot_values(comparison: Comparison, rows: list[Row], path: Path) -> None:

@@ -16,17 +16,10 @@ class Figure(NamedTuple):
     Attributes:
         mean: The mean.
         spread: The standard deviation over the seeds; `None` of one seed.
-        seeds: The number of seeds.
     """
 
     mean: float
     spread: float | None
-    seeds: int
-
-    @property
-    def error(self) -> float | None:
-        """The standard error of the mean over the seeds."""
-        return None if self.spread is None else self.spread / self.seeds**0.5
 
 
 class Row(NamedTuple):
@@ -144,7 +137,7 @@ def _at(known: dict, epoch: int) -> dict | None:
 def _figures(done: list[dict], epoch: int) -> dict[str, Figure]:
     entries = [entry for entry in (_at(each, epoch) for each in done) if entry]
     found = {}
-    for key in ("log_likelihood", "log_likelihood_se", "elbo", "ess") if entries else ():
+    for key in ("log_likelihood", "elbo", "ess") if entries else ():
         found[key] = _over_seeds([entry[key] for entry in entries])
     if entries:
         found["active_units"] = _over_seeds([sum(entry["active_units"]) for entry in entries])
@@ -153,4 +146,4 @@ def _figures(done: list[dict], epoch: int) -> dict[str, Figure]:
 
 def _over_seeds(values: list[float]) -> Figure:
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Figure(float(np.mean(values)), spread, len(values))
+    return Figure(float(np.mean(values)), spread)

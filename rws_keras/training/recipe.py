@@ -202,6 +202,12 @@ class Recipe(_Section):
             ValueError: If something cannot be had or made; the message says what.
         """
         data = datasets.load(self.dataset)
+        rows = self.evaluation.validation_rows
+        if rows is not None and rows > len(data.validation):
+            raise UserError(
+                f"evaluation.validation_rows is {rows}, but {self.dataset} has "
+                f"{len(data.validation)} validation data; leave it out to look at all."
+            )
         for optimizer in (self.optimizer, self.q_optimizer):
             if optimizer is not None:
                 optimizer.check()
@@ -262,14 +268,26 @@ def load(name_or_path: str | Path) -> tuple[str, Recipe]:
             )
     if not path.exists():
         raise UserError(f"There is no recipe file {path}.")
+    return path.stem, validated(read_file(path, "Recipe"), f"Recipe {path}")
+
+
+def read_file(path: Path, what: str) -> Any:
+    """The content of a TOML or JSON file.
+
+    Args:
+        path: The file.
+        what: What an error calls it.
+
+    Raises:
+        ValueError: If it cannot be read, or is not of that syntax.
+    """
     try:
         text = path.read_text()
-        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise UserError(f"Recipe {path} cannot be read: {error.strerror}.") from error
+        raise UserError(f"{what} {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:  # of the syntax, or bytes that are not text
-        raise UserError(f"Recipe {path}: {error}.") from error
-    return path.stem, validated(content, f"Recipe {path}")
+        raise UserError(f"{what} {path}: {error}.") from error
 
 
 def validated(content: object, where: str) -> Recipe:

@@ -29,8 +29,8 @@ def step_times(
         report: Is called with a line for each.
 
     Returns:
-        For each its `method`, `value`, the median of a step and its quartiles in milliseconds,
-        and the ratio to the reference's step with quartiles.
+        For each that was not known its `method`, `value`, the median of a step and its quartiles
+        in milliseconds, and the ratio to the reference's step with quartiles.
     """
     assert comparison.reference is not None
     arms = {
@@ -41,11 +41,11 @@ def step_times(
     measured = {(row["method"], repr(row["value"])) for row in known}
     missing = [arm for key, arm in arms.items() if key not in measured]
     if not missing:
-        return known
+        return []
     reference = arms[comparison.reference.method, repr(comparison.reference.value)]
     data = datasets.load(reference.recipe.dataset)
     unit = _step(reference.recipe, data.train)
-    found = list(known)
+    found = []
     for arm in missing:
         subjects = {"unit": unit}
         if arm is not reference:

@@ -64,4 +64,5 @@ def test_signal_to_noise():
     ]
     z = (np.mean(found) - 5.0 / 8.0**0.5) / (np.std(found, ddof=1) / 40**0.5)
     assert abs(z) < 4.0
-    assert gradient_noise.snr(random.normal(size=(50, 2))) < 0.5
+    # The mean of ten draws of noise alone has a norm of 0.32 of the noise: that is no signal.
+    assert gradient_noise.snr(random.normal(size=(10, 1000))) < 0.2

@@ -48,11 +48,13 @@ class _Section(BaseModel):
 class Method(_Section):
     """A method: what it changes in the common recipe, and its values on the axis.
 
-    Methods of one name are one curve, with one learning rate.
+    Methods of one name are one curve, with one learning rate. `rates` are its learning rates in
+    place of the comparison's, where its best rate is beyond theirs.
     """
 
     name: str
     changes: dict[str, Any] = {}
+    rates: list[PositiveFloat] | None = Field(None, min_length=1)
     values: list[Any] = Field(min_length=1)
     seeds: list[Seed] = Field([0], min_length=1)
 
@@ -114,6 +116,10 @@ class Comparison(_Section):
             (arm.method, arm.value) == (self.reference.method, self.reference.value) for arm in arms
         ):
             raise UserError("`reference` is not among the methods and their values.")
+        for name in self.names:
+            grids = [m.rates for m in self.methods if m.name == name and m.rates]
+            if any(rates != grids[0] for rates in grids):
+                raise UserError(f"The methods named '{name}' have different `rates`.")
         return self
 
     def arm(self, method: Method, value: Any, rate: float, seed: int) -> Arm:
@@ -130,7 +136,8 @@ class Comparison(_Section):
         methods = [method for method in self.methods if method.name == name]
         method = next((m for m in methods if self.tune_at in m.values), methods[0])
         value = self.tune_at if self.tune_at in method.values else method.values[0]
-        return [self.arm(method, value, rate, method.seeds[0]) for rate in self.rates]
+        rates = next((m.rates for m in methods if m.rates), self.rates)
+        return [self.arm(method, value, rate, method.seeds[0]) for rate in rates]
 
     def arms_of(self, method: Method, rate: float) -> list[Arm]:
         """The runs of one of the `methods` with a learning rate."""

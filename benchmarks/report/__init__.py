@@ -1,0 +1,1 @@
+"""The report on the estimators: tables, plots and claims from committed results."""

@@ -1,0 +1,43 @@
+"""`python -m benchmarks.report`: the tables and plots of `docs/estimators.md`, made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.report import neighbours, page, plots, tables
+from benchmarks.report.claims import claims_table
+from benchmarks.report.evidence import ROOT, Evidence
+from rws_keras.files import replace_file
+
+PAGE = ROOT / "docs" / "estimators.md"
+
+
+def blocks(evidence: Evidence) -> dict[str, Callable[[], str]]:
+    """What gives each generated part of the page."""
+    return {
+        "claims": lambda: claims_table(evidence),
+        "estimators": lambda: tables.figures(evidence, "estimators"),
+        "one-layer": lambda: tables.figures(evidence, "one-layer"),
+        "times": lambda: tables.times(evidence, "estimators"),
+        "gradients": lambda: tables.gradient_noise(evidence),
+        "exact": lambda: tables.exact(evidence),
+        "switches": lambda: tables.switches(evidence),
+        "growing": lambda: tables.growing(evidence),
+        "depth": lambda: tables.figures(evidence, "depth"),
+        "longer": lambda: tables.figures(evidence, "longer"),
+        "neighbours": neighbours.neighbours_table,
+    }
+
+
+def main(directory: Path = PAGE.parent / "estimators") -> None:
+    """Writes the page and the plots."""
+    evidence = Evidence()
+    text = page.filled(PAGE.read_text(), blocks(evidence))
+    plots.draw(evidence, directory)
+    with replace_file(PAGE) as temporary:
+        temporary.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

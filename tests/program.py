@@ -24,7 +24,7 @@ def install(directory: Path) -> Path:
 
 def environment(**variables: str) -> dict[str, str]:
     """The variables of a user who has set none of TensorFlow's."""
-    unset = ("TF_CPP_MIN_LOG_LEVEL", "GRPC_VERBOSITY", "COLUMNS")
+    unset = ("TF_CPP_MIN_LOG_LEVEL", "GRPC_VERBOSITY", "COLUMNS", "XLA_FLAGS")
     given = {name: value for name, value in os.environ.items() if name not in unset}
     return {**given, "PYTHONPATH": str(ROOT), **variables}
 

@@ -64,7 +64,7 @@ class Installation:
                     os.symlink(distribution.locate_file(top), link)
         pip = [sys.executable, "-m", "pip", "--python", self.python]
         run(*pip, "install", "--quiet", "--no-index", "--no-deps", wheel)
-        own = {"PYTHONPATH", "KERAS_HOME", "RWS_KERAS_ZOO"}
+        own = {"PYTHONPATH", "KERAS_HOME", "RWS_KERAS_ZOO", "XLA_FLAGS"}
         self.variables = {key: value for key, value in os.environ.items() if key not in own}
         self.variables["PATH"] = f"{self.environment / 'bin'}:{os.environ['PATH']}"
         self.variables["COLUMNS"] = "200"

@@ -3,6 +3,7 @@
 # make test    runs all checks, as CI does
 # make check   lint, types and the quick tests: an answer in two minutes
 # make bench   measures the speed, beside PyTorch and Pyro in .venv-benchmarks
+# make report  makes the tables and plots of docs/estimators.md from the committed results
 # Each makes .venv from requirements.txt first where it is missing or old.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := -m pip --quiet --disable-pip-version-check
 BENCHMARKS := .venv-benchmarks
 
-.PHONY: install demo test check bench lint format
+.PHONY: install demo test check bench report lint format
 
 install: $(VENV)/installed
 
@@ -26,6 +27,9 @@ check: lint
 
 bench: $(VENV)/installed $(BENCHMARKS)/installed
 	$(BIN)/python -m benchmarks
+
+report: $(VENV)/installed
+	$(BIN)/python -m benchmarks.report
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -8,13 +8,14 @@ can be compared.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from rws_keras import HelmholtzMachine, datasets
-from rws_keras.objectives import REINFORCE, VIMCO, Objective, ReweightedWakeSleep
+from rws_keras.objectives import IWAE, REINFORCE, VIMCO, DReG, Objective, ReweightedWakeSleep
 from rws_keras.training import comparison as comparisons
 from rws_keras.training.comparing import Results, chosen_rate
 
@@ -30,7 +31,10 @@ def _wake(num_particles: int) -> ReweightedWakeSleep:
 
 
 # Estimators for machines of one kind, which a method of the comparison of estimators trains.
-_KINDS = (("RWS", {"RWS (wake)": _wake, "VIMCO": VIMCO, "REINFORCE": REINFORCE}),)
+_KINDS: tuple[tuple[str, dict[str, Callable[[int], Objective]]], ...] = (
+    ("RWS", {"RWS (wake)": _wake, "VIMCO": VIMCO, "REINFORCE": REINFORCE}),
+    ("IWAE", {"IWAE": IWAE, "DReG": DReG}),
+)
 
 
 def measure(report) -> dict:

@@ -107,8 +107,16 @@ def scalar(tag: str, value: float | tf.Tensor) -> None:
 
 
 def histogram(tag: str, values: np.ndarray | tf.Tensor) -> None:
-    """Writes a histogram with its description to the writer that is open."""
-    tf.summary.histogram(tag, values, description=describe(tag))
+    """Writes a histogram with its description to the writer that is open.
+
+    NumPy counts several times as fast as TensorFlow does. What is not finite is left out.
+    """
+    from tensorboard.plugins.histogram import summary_v2
+
+    values = np.asarray(values)
+    summary = summary_v2.histogram_pb(tag, values[np.isfinite(values)], description=describe(tag))
+    step = tf.summary.experimental.get_step()
+    tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step=step)
 
 
 def image(tag: str, pixels: np.ndarray) -> None:

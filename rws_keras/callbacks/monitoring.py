@@ -14,7 +14,7 @@ from rws_keras.models.unit_activity import activity_of_particles
 # Particles from Q for the activity of units, as `unit_activity` takes; those of them whose weights
 # are computed: an autoregressive P takes long to weigh one.
 NUM_PARTICLES = 20
-NUM_WEIGHED = 10
+NUM_WEIGHED = 8
 # Samples that are compared with a table of data, and units whose correlations are shown.
 TABLE_SAMPLES = 1000
 CORRELATED_UNITS = 128

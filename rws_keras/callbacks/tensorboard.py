@@ -18,7 +18,7 @@ from rws_keras.layers.noise import Seed
 
 # Data that gradients and particles with weights are computed from: with K = 5 an autoregressive
 # machine of the size of MNIST takes a second for them.
-_ROWS = 16
+_ROWS = 12
 # Rows of the reference.
 _REFERENCE_ROWS = 10_000
 

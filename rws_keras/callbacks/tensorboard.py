@@ -72,7 +72,7 @@ class TensorBoard(keras.callbacks.Callback):
         x: np.ndarray | tf.Tensor | None = None,
         image_shape: tuple[int, int] | None = None,
         hyperparameters: dict | None = None,
-        num_images: int = 32,
+        num_images: int = 36,
         seed: Seed = 0,
         run_name: str | None = None,
         reference: np.ndarray | tf.Tensor | None = None,

@@ -1,6 +1,7 @@
 """What TensorBoard shows of a run, compared with what it should be."""
 
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -270,3 +271,20 @@ def test_the_layout_has_the_tags_of_both_splits_in_one_chart(table):
     # And nothing else: the names of charts may begin alike.
     (share,) = charts["effective sample size / K"].multiline.tag
     assert not re.match(share, "estimates/effective_sample_size_share_of_another")
+
+
+def test_the_page_names_every_chart(table, x, tmp_path):
+    machine = make()
+    machine.fit(x, callbacks=[TensorBoard(tmp_path, x, (3, 4))], verbose=0)
+    parts = [*table[2].values(), read(tmp_path / "train")]
+    tags = {tag for part in parts for tag in part.Tags()["tensors"]}
+    page = (Path(__file__).parents[1] / "docs" / "tensorboard.md").read_text()
+    named = set(re.findall(r"`([^`]+)`", page))
+    # The page names the first of several layers or weights.
+    several = {"weights": "p_0/kernel", "gradient_norm": "p_0"}
+    for tag in tags - {"custom_scalars__config__"}:
+        if tag.startswith("_hparams_"):
+            continue
+        group = tag.partition("/")[0]
+        first = f"{group}/{several[group]}" if group in several else re.sub(r"_\d$", "_1", tag)
+        assert first in named

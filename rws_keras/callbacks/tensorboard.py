@@ -9,44 +9,55 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from rws_keras.callbacks import cards, charts, monitoring, plots
 from rws_keras.callbacks.images import tile_images
+from rws_keras.callbacks.receptive_fields import receptive_fields
 from rws_keras.checks import check_positive_integer, check_seed
 from rws_keras.errors import UserError
 from rws_keras.layers.noise import Seed
 
-# Where a curve is shown: the part before the slash is TensorBoard's group. Groups are sorted
-# by name and only the first ones are open, so the likelihood's comes first.
-_TAGS = {
-    "log_likelihood": "estimates/log_likelihood",
-    "elbo": "estimates/elbo",
-    "ess": "estimates/effective_sample_size",
-}
+# Data that gradients and particles with weights are computed from: with K = 5 an autoregressive
+# machine of the size of MNIST takes a second for them.
+_ROWS = 12
+# Rows of the reference.
+_REFERENCE_ROWS = 10_000
 
 
 class TensorBoard(keras.callbacks.Callback):
     """Logs a machine's training for TensorBoard, once an epoch.
 
-    Curves of the log-likelihood, the ELBO, the effective sample size, and the KL and
-    entropy of each latent layer, for training and validation side by side; the gradient
-    norm of each layer and a histogram of the normalised importance weights on the
-    monitored data; the weights of the objective, where it has any; and, where the data are
-    images, samples from P, reconstructions and, if the lowest P layer has a kernel, its
-    receptive fields. Layers are called `p_0 … p_L` and `q_1 … q_L` after the units that they
-    give, as in `machine.summary()`. The hyper-parameters go to the HParams tab, under the
-    name of the run and beside its log-likelihoods.
+    Curves of the log-likelihood, the ELBO, the effective sample size as a share of K, and the KL
+    and entropy of each latent layer, for training and validation side by side; histograms of the
+    weights. On the monitored data: the spread of the log-weights, a histogram of the normalised
+    importance weights, the gradient norm of each layer, the active and the dead units of each
+    latent layer, and the means of Q beside those of P's prior. Where the data are images: samples
+    from P, reconstructions, and the receptive fields of each latent layer whose P layers have
+    kernels. Where they are tables: marginals and correlations of samples beside those of the
+    data. Every chart has a description, and the Custom Scalars tab has a layout. Layers are
+    called `p_0 … p_L` and `q_1 … q_L` after the units that they give, as in
+    `machine.summary()`.
+
+    The hyperparameters make a row of the HParams tab, with the last log-likelihood of the
+    validation data, and those that `log_results` adds at the end.
 
     Args:
-        log_dir: Directory of the logs; `train` and `validation` are made below it.
-        x: Monitored binary data `[N, visible]`, for instance 100 rows of the validation
-            split; without them neither norms, histogram nor reconstructions are logged.
+        log_dir: Directory of the logs; `train`, `validation` and `summary` are made below it.
+        x: Monitored data `[N, visible]`, at least two, for instance 100 rows of the validation
+            split; without them nothing is shown that needs data.
         image_shape: `(height, width)` if the data are images.
         hyperparameters: Dict of names to numbers, strings or bools.
-        run_name: What the HParams tab calls the run; the name of `log_dir` by default.
+        run_name: What the HParams tab calls the run. Runs of one name are averaged there; by
+            default it is the path of the logs, which no two runs share.
         num_images: Positive integer: how many samples, images (data and reconstructions taken
             together, at least one pair) and receptive fields to show.
         seed: Seeds what is drawn for the logs: samples share their noise from epoch to epoch, so
             that one sees them change. An integer, an int32 tensor `[2]`, or `None` for fresh
             noise each time.
+        reference: Data `[N, visible]` that samples are compared with, for instance the training
+            data, where the data are tables. Of more than 10,000 rows the first are taken.
+
+    Raises:
+        UserError: If an argument is not what it should be, or would have no effect.
 
     Example:
     ```python
@@ -61,28 +72,25 @@ class TensorBoard(keras.callbacks.Callback):
         x: np.ndarray | tf.Tensor | None = None,
         image_shape: tuple[int, int] | None = None,
         hyperparameters: dict | None = None,
-        num_images: int = 64,
+        num_images: int = 36,
         seed: Seed = 0,
         run_name: str | None = None,
+        reference: np.ndarray | tf.Tensor | None = None,
     ):
         super().__init__()
         if run_name is not None and not hyperparameters:
             raise UserError("`run_name` has no effect without `hyperparameters`.")
+        if reference is not None and image_shape is not None:
+            raise UserError(
+                "`reference` has no effect beside `image_shape`: samples of images are shown as "
+                "images. Leave one of them out."
+            )
         self.log_dir = os.path.expanduser(log_dir)  # a string: it may be a gs:// address
-        self.run_name = run_name or os.path.basename(os.path.abspath(self.log_dir))
+        self.run_name = run_name
         self.x = x
+        self.reference = reference
         self.image_shape = None if image_shape is None else _check_image_shape(image_shape)
-        hyperparameters = {
-            key: value.item() if isinstance(value, np.generic) else value
-            for key, value in (hyperparameters or {}).items()
-        }
-        for key, value in hyperparameters.items():
-            if not isinstance(value, bool | int | float | str):
-                raise UserError(
-                    f"The hyper-parameter {key!r} must be a number, a string or a bool; got "
-                    f"{value!r}."
-                )
-        self.hyperparameters = hyperparameters
+        self.hyperparameters = cards.check_hyperparameters(hyperparameters or {})
         self.num_images = check_positive_integer(num_images, "num_images")
         self.seed = check_seed(seed)
 
@@ -93,16 +101,26 @@ class TensorBoard(keras.callbacks.Callback):
                 f"`image_shape` {tuple(self.image_shape)} does not have the machine's "
                 f"{machine.visible_units} visible units."
             )
-        self._writers = {
-            split: tf.summary.create_file_writer(os.path.join(self.log_dir, split))
-            for split in ("train", "validation")
-        }
         if self.x is not None:
             self.x = machine.check_data(self.x)
+            if len(self.x) < 2:
+                raise UserError("`x` must have at least two rows: it shows what differs by datum.")
             # Traced once for each combination of the objective's settings, such as K.
             self._gradients = tf.function(self._monitor, autograph=False)
-        if self.hyperparameters:
-            self._log_hyperparameters(self.hyperparameters)
+        if self.reference is not None:
+            self._table = monitoring.Table.of(
+                machine.check_data(self.reference[:_REFERENCE_ROWS]).numpy()
+            )
+        self._writers = {
+            split: tf.summary.create_file_writer(os.path.join(self.log_dir, split))
+            for split in ("train", "validation", cards.SUMMARY)
+        }
+        with self._writers[cards.SUMMARY].as_default(0):
+            charts.write_layout()
+            card = cards.recipe_card(self.hyperparameters, machine)
+            tf.summary.text("recipe", card, description="Recipe and layers of the run.")
+            if self.hyperparameters:
+                cards.write_hyperparameters(self.hyperparameters, self.run_name)
 
     def _monitor(self, x, settings):
         del settings
@@ -110,37 +128,35 @@ class TensorBoard(keras.callbacks.Callback):
         noise = objective.noise(self.model, x.shape[0], self.seed)
         return objective.gradients(self.model, x, noise)
 
-    def _log_hyperparameters(self, hyperparameters):
-        from tensorboard.plugins.hparams import api as hparams
-
-        metrics = [
-            hparams.Metric(_TAGS["log_likelihood"], group=split, display_name=f"{split} (nats)")
-            for split in ("validation", "train")
-        ]
-        parameters = [hparams.HParam(name) for name in hyperparameters]
-        with tf.summary.create_file_writer(self.log_dir).as_default():
-            hparams.hparams_config(parameters, metrics)
-            hparams.hparams(hyperparameters, trial_id=self.run_name)
-
     def on_epoch_end(self, epoch, logs=None):
         step = epoch + 1
         splits: dict[str, dict] = {"train": {}, "validation": {}}
         for name, value in (logs or {}).items():
             split = "validation" if name.startswith("val_") else "train"
             splits[split][name.removeprefix("val_")] = value
+        particles = " and ".join(
+            f"K = {values['num_particles']:g} in {'training' if split == 'train' else split}"
+            for split, values in splits.items()
+            if "num_particles" in values
+        )
         for split, values in splits.items():
             with self._writers[split].as_default(step):
-                for name, value in values.items():
-                    if tag := _tag(name):
-                        tf.summary.scalar(tag, value)
+                charts.write(*charts.epoch_charts(values, particles))
+        if "log_likelihood" in splits["validation"]:
+            with self._writers[cards.SUMMARY].as_default(step):
+                charts.scalar(charts.IN_TRAINING, splits["validation"]["log_likelihood"])
         with self._writers["train"].as_default(step):
             # Several optimizers have no rate in common.
             if (rate := getattr(self.model.optimizer, "learning_rate", None)) is not None:
-                tf.summary.scalar("training/learning_rate", rate)
+                charts.scalar("training/learning_rate", rate)
+            self._log_weights()
             if self.x is not None:
-                self._log_gradients()
+                self._log_gradients(self.x[:_ROWS])
+                self._log_units(self.x)
             if self.image_shape is not None:
                 self._log_images(self.image_shape)
+            if self.reference is not None:
+                self._log_table()
         for writer in self._writers.values():
             writer.flush()
 
@@ -148,41 +164,72 @@ class TensorBoard(keras.callbacks.Callback):
         for writer in self._writers.values():
             writer.close()
 
-    def _log_gradients(self):
+    @property
+    def _layers(self):
+        """The machine's layers by the names that charts call them."""
+        machine = self.model
+        return {
+            **{f"p_{level}": layer for level, layer in enumerate(machine.p_layers)},
+            **{f"q_{level}": layer for level, layer in enumerate(machine.q_layers, start=1)},
+        }
+
+    def _log_weights(self):
+        for name, layer in self._layers.items():
+            for variable in layer.variables:
+                path = variable.path.removeprefix(f"{layer.name}/")
+                charts.histogram(f"weights/{name}/{path}", variable.value)
+        for variable in self.model.objective.variables:
+            charts.histogram(f"objective/{variable.path}", variable.value)
+
+    def _log_gradients(self, x):
         machine, objective = self.model, self.model.objective
         # A look at the gradients must not move averages inside the objective's networks.
         states = [variable.numpy() for variable in objective.non_trainable_variables]
-        gradients, particles = self._gradients(self.x, objective.current_settings)
+        gradients, particles = self._gradients(x, objective.current_settings)
         for variable, state in zip(objective.non_trainable_variables, states, strict=True):
             variable.assign(state)
         by_variable = dict(zip(map(id, machine.trainable_variables), gradients, strict=True))
-        layers = {
-            **{f"p_{level}": layer for level, layer in enumerate(machine.p_layers)},
-            **{f"q_{level}": layer for level, layer in enumerate(machine.q_layers, start=1)},
-            "objective": objective,
-        }
-        for name, layer in layers.items():
+        for name, layer in {**self._layers, "objective": objective}.items():
             own = [by_variable[id(v)] for v in layer.trainable_variables if id(v) in by_variable]
             if own:
-                tf.summary.scalar(f"gradient_norm/{name}", tf.linalg.global_norm(own))
-        for variable in objective.variables:
-            tf.summary.histogram(f"objective/{variable.path}", variable.value)
-        tf.summary.histogram("particles/normalized_weights", particles.normalized_weights)
+                charts.scalar(f"gradient_norm/{name}", tf.linalg.global_norm(own))
+        charts.histogram("particles/normalized_weights", particles.normalized_weights)
+
+    def _log_units(self, x):
+        machine, pairs = self.model, max(self.num_images // 2, 1)
+        look = monitoring.look(machine, x, max(pairs, _ROWS), self.seed)
+        charts.scalar(charts.SPREAD, monitoring.log_weight_spread(look.weighed.log_weights))
+        layers = zip(look.activity, look.means, strict=True)
+        for layer, (activity, means) in enumerate(layers, start=1):
+            charts.write(*charts.unit_charts(layer, activity))
+            charts.histogram(f"units/means_of_q_{layer}", means)
+        prior, top = monitoring.prior_mean(machine, self.seed), look.means[-1]
+        charts.scalar("units/prior_gap", np.abs(prior - top).mean())
+        charts.image("units/top_layer_of_q_beside_prior", plots.means_beside(prior, top))
+        if self.image_shape is not None:
+            means = monitoring.reconstructions(machine, look.weighed, self.seed)[:pairs]
+            images = np.stack([x[: len(means)], means], axis=1).reshape(-1, x.shape[1])
+            tiles = tile_images(images, self.image_shape)
+            charts.image("images/data_and_reconstructions", tiles)
 
     def _log_images(self, image_shape):
         machine, count = self.model, self.num_images
-        self._image("samples_from_p", machine.sample(count, seed=self.seed).mean, image_shape)
-        if self.x is not None:
-            x = self.x[: max(count // 2, 1)]
-            means = machine.reconstruct(x, num_particles=10, seed=self.seed)
-            pairs = np.stack([x, means], axis=1).reshape(-1, x.shape[1])
-            self._image("data_and_reconstructions", pairs, image_shape)
-        fields = receptive_fields(machine, count)
-        if fields is not None:
-            self._image("receptive_fields_of_p", fields, image_shape)
+        samples = machine.sample(count, seed=self.seed).mean
+        charts.image("images/samples_from_p", tile_images(samples, image_shape))
+        for level in range(1, len(machine.latent_units) + 1):
+            fields = receptive_fields(machine, count, level)
+            if fields is not None:
+                tiles = plots.tile_fields(fields, image_shape)
+                charts.image(f"images/receptive_fields_{level}", tiles)
 
-    def _image(self, tag, rows, image_shape):
-        tf.summary.image(f"images/{tag}", tile_images(rows, image_shape)[None])
+    def _log_table(self):
+        data, samples = self._table, monitoring.sample_table(self.model, self.seed)
+        for name, error in zip(("marginal", "correlation"), data.errors(samples), strict=True):
+            charts.scalar(f"table/{name}_error", error)
+        charts.image("table/marginals", plots.means_beside(data.means, samples.means))
+        units = np.sort(np.argsort(-data.variances)[: monitoring.CORRELATED_UNITS])
+        of_units = (each.correlations[np.ix_(units, units)] for each in (data, samples))
+        charts.image("table/correlations", plots.beside(*of_units))
 
 
 def _check_image_shape(image_shape):
@@ -192,27 +239,3 @@ def _check_image_shape(image_shape):
         raise UserError(f"`image_shape` must be (height, width), got {image_shape!r}.")
     height, width = (check_positive_integer(size, "image_shape") for size in sizes)
     return height, width
-
-
-def receptive_fields(machine, count: int) -> np.ndarray | None:
-    """The strongest weights into the visible layer, one row a unit that feeds it.
-
-    Args:
-        machine: A `HelmholtzMachine`.
-        count: How many to return at most, by decreasing norm.
-
-    Returns:
-        Array `[count, visible]` in [0, 1]: 0.5 stands for a weight of zero, and each row's
-        largest weight is 0 or 1. `None` where the visible layer has no kernel
-        `[units, visible]`.
-    """
-    kernel = getattr(machine.p_layers[0], "kernel", None)
-    if kernel is None or len(kernel.shape) != 2 or kernel.shape[1] != machine.visible_units:
-        return None
-    kernel = keras.ops.convert_to_numpy(kernel)
-    kernel = kernel[np.argsort(-np.linalg.norm(kernel, axis=1))[:count]]
-    return 0.5 + 0.5 * kernel / np.maximum(np.abs(kernel).max(axis=1, keepdims=True), 1e-12)
-
-
-def _tag(name: str) -> str | None:
-    return f"layers/{name}" if name.startswith(("kl_", "entropy_")) else _TAGS.get(name)

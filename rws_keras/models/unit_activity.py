@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,11 +60,37 @@ def unit_activity(
         noise_shapes = machine.q.noise_shapes(2 * num_particles, rows.shape[0])
         noise = uniform_noise(noise_shapes, seed + tf.constant([0, start]))
         for layer, latents in zip(means, machine.q.sample(noise, given=rows)[0], strict=True):
-            shape = (2, num_particles, *latents.shape[1:])
-            layer.append(np.asarray(np.mean(np.reshape(latents, shape), axis=1, dtype=np.float64)))
-    activities = []
-    for layer in means:
-        both = np.concatenate(layer, axis=1)
-        centred = both - both.mean(axis=1, keepdims=True)
-        activities.append(centred.prod(axis=0).sum(axis=0) / (both.shape[1] - 1))
-    return activities
+            layer.append(_two_means(latents))
+    return [_covariance(np.concatenate(layer, axis=1)) for layer in means]
+
+
+def activity_of_particles(latents: Sequence[tf.Tensor]) -> list[np.ndarray]:
+    """The activity of each latent unit from particles that have been drawn already.
+
+    Args:
+        latents: Particles from Q `[2 M, N, units]` for each latent layer, of at least two data: the
+            first and the last M make the two means.
+
+    Returns:
+        An array `[units]` for each latent layer, as `unit_activity`.
+
+    Raises:
+        UserError: If there are less than two data, or an odd number of particles.
+    """
+    num_particles, num_data = latents[0].shape[:2]
+    if num_data < 2:
+        raise UserError(f"A variance over the data needs at least two rows, got {num_data}.")
+    if num_particles % 2:
+        raise UserError(f"Two means need an even number of particles, got {num_particles}.")
+    return [_covariance(_two_means(layer)) for layer in latents]
+
+
+def _two_means(latents):
+    """Means `[2, N, units]` over the first and the last half of the particles."""
+    shape = (2, latents.shape[0] // 2, *latents.shape[1:])
+    return np.asarray(np.mean(np.reshape(latents, shape), axis=1, dtype=np.float64))
+
+
+def _covariance(both):
+    centred = both - both.mean(axis=1, keepdims=True)
+    return centred.prod(axis=0).sum(axis=0) / (both.shape[1] - 1)

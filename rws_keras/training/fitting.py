@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -18,6 +19,7 @@ from rws_keras.callbacks import (
     ParticleSchedule,
     StopOnDivergence,
     TensorBoard,
+    log_results,
     tile_images,
     write_png,
 )
@@ -101,13 +103,15 @@ def train(
                 data.validation[:100],
                 data.image_shape,
                 hyperparameters=_flatten(recipe),
+                run_name=_name_in_logs(run),
                 seed=recipe.seed,
+                reference=data.train if data.image_shape is None else None,
             )
         ]
     if recipe.particle_schedule:
         callbacks = [ParticleSchedule(recipe.particle_schedule), *callbacks]
     try:
-        with Interruption(console) as interruption:
+        with Interruption(console) as interruption, _writing_logs(run):
             machine.fit(
                 minibatches,
                 epochs=recipe.epochs,
@@ -123,6 +127,15 @@ def train(
     except DivergenceError as error:
         error.args = (_mark_as_diverged(run, error),)
         raise
+    finally:
+        progress.close()
+
+
+@contextlib.contextmanager
+def _writing_logs(run: Run) -> Iterator[None]:
+    """Says what to do about logs that cannot be written."""
+    try:
+        yield
     except tf.errors.OpError as error:
         if str(run.logs) not in error.message:
             raise
@@ -132,8 +145,12 @@ def train(
             f"{run.logs} cannot be written: {reason}. Free some space on this disk, or see that "
             "you may write there; then continue with --resume."
         ) from error
-    finally:
-        progress.close()
+
+
+def _name_in_logs(run: Run) -> str:
+    """What the HParams tab calls a run: runs of one name in several directories stay apart."""
+    started = run.about["started"].partition("+")[0].replace("T", " ")
+    return f"{run.path.absolute().name} ({started})"
 
 
 def _mark_as_diverged(run: Run, error: DivergenceError) -> str:
@@ -169,6 +186,14 @@ def finish(run: Run, name: str, console: Console) -> HelmholtzMachine:
         console.print(f"{name}: estimating likelihoods with K = {num_particles:,}", highlight=False)
         for split in missing:
             evaluate(run, machine, data, split, num_particles, console)
+    if run.logs.exists():
+        final = {
+            entry["split"]: entry
+            for entry in run.evaluations
+            if entry["num_particles"] == recipe.evaluation.num_particles
+        }
+        with _writing_logs(run):
+            log_results(run.logs, final, step=run.metrics["best_epoch"])
     draw_samples(machine, data, run.samples, num_samples=100, seed=recipe.seed)
     return machine
 

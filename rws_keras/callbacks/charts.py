@@ -1,0 +1,228 @@
+"""The charts of TensorBoard: where each is shown, what it says, and what stands beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from rws_keras.callbacks.monitoring import CORRELATED_UNITS, NUM_WEIGHED, TABLE_SAMPLES
+from rws_keras.models.unit_activity import ACTIVE
+
+# Groups are sorted by name and only the first ones are open: the likelihood's comes first.
+LOG_LIKELIHOOD = "estimates/log_likelihood"
+ELBO = "estimates/elbo"
+ESS_SHARE = "estimates/effective_sample_size_share"
+NUM_PARTICLES = "estimates/num_particles"
+SPREAD = "particles/log_weight_spread"
+IN_TRAINING = "log_likelihood/validation_in_training"
+
+# What TensorBoard says under a chart (Markdown), by its tag; `#` stands for what differs: a layer,
+# or a weight.
+_DESCRIPTIONS = {
+    ELBO: "Evidence lower bound `E_q[log p(x, h) - log q(h | x)]` in nats per datum. Its distance "
+    "to the log-likelihood says how far Q is from P's posterior.",
+    NUM_PARTICLES: "K, the number of particles a datum.",
+    SPREAD: f"Standard deviation of the log-weights `log p(x, h) - log q(h | x)` of a datum's "
+    f"{NUM_WEIGHED} particles, mean over monitored data, in nats. 0 says that Q is P's posterior; "
+    "above some nats one particle has almost all the weight.",
+    "particles/normalized_weights": "Importance weights `ω / Σ ω` of the objective's K particles "
+    "on monitored data. All at 1 / K is best; a heap at 0 and a few at 1 say that one particle "
+    "has all the weight.",
+    "layers/kl_#": "`E_q[log q(h | below) - log p(h | above)]` of a latent layer in nats per "
+    "datum, 1 is the lowest layer: how much it says of the datum. Near 0 it is not used.",
+    "layers/entropy_#": "Entropy of Q in a latent layer, `-E_q[log q(h | below)]`, in nats per "
+    "datum, 1 is the lowest layer: how unsure Q is of these units. Near 0 it is deterministic.",
+    "gradient_norm/#": "Norm of the gradient of a layer's weights on monitored data. `p_0` gives "
+    "the visible units, `p_1` and `q_1` the lowest latents.",
+    "training/learning_rate": "Learning rate after the epoch.",
+    "weights/#": "The layer's weights and biases.",
+    "objective/#": "Weights of the objective itself, such as a baseline.",
+    "units/means_of_q_#": "Means of the units of a latent layer under Q over the monitored data. "
+    "A heap at 0 or 1 is of units that hardly ever change.",
+    "units/prior_gap": "Mean distance between the units' means under Q, over the monitored data, "
+    "and under P's prior, in the top layer. 0 where Q uses each unit as often as P does.",
+    "units/top_layer_of_q_beside_prior": "A unit of the top latent layer in each column, sorted "
+    "by its mean under P's prior, the orange line from 1 at the upper edge to 0 at the lower. Blue "
+    "points are the means under Q over the monitored data: off the line, Q uses the unit more or "
+    "less often than P draws it.",
+    "images/samples_from_p": "Samples from P: means of the visible units. The noise is the same in "
+    "each epoch.",
+    "images/data_and_reconstructions": "Monitored data, and to the right of each the visible means "
+    "of one of its particles, chosen by its weight.",
+    "images/receptive_fields_#": "What the units of a latent layer do to the visible ones, 1 is "
+    "the lowest layer: the strongest rows of `W_1`, of `W_2 W_1` for layer 2, and so on. Red "
+    "turns pixels on, blue off; the largest weight of each has the full colour.",
+    "table/marginals": "A column of the table in each column, sorted by its mean in the data, the "
+    f"orange line. Blue points are the means of {TABLE_SAMPLES:,} samples from P.",
+    "table/correlations": "Correlations between columns, of the data on the left and of "
+    f"{TABLE_SAMPLES:,} samples from P on the right: red 1, white 0, blue -1. Of a wide table the "
+    f"{CORRELATED_UNITS} columns that vary most.",
+    "table/marginal_error": "Root mean square, over the columns, of the difference between the "
+    f"means of the data and of {TABLE_SAMPLES:,} samples from P.",
+    "table/correlation_error": "Root mean square, over all pairs of columns, of the difference "
+    f"between the correlations of the data and of {TABLE_SAMPLES:,} samples from P. Samples alone "
+    f"make it about {TABLE_SAMPLES**-0.5:.2f}.",
+    IN_TRAINING: "Log-likelihood of the validation data after the last epoch, with the K of the "
+    "validation in training.",
+}
+
+
+class Chart(NamedTuple):
+    """One value of a chart.
+
+    Attributes:
+        tag: Where it is shown: the part before the slash is TensorBoard's group.
+        value: The value.
+        description: What TensorBoard says of it, Markdown.
+    """
+
+    tag: str
+    value: float
+    description: str
+
+
+def describe(tag: str) -> str:
+    """What TensorBoard says of a chart.
+
+    Raises:
+        KeyError: If there is no chart of this tag.
+    """
+    names = (tag, re.sub(r"_\d+$", "_#", tag), f"{tag.partition('/')[0]}/#")
+    return next(_DESCRIPTIONS[name] for name in names if name in _DESCRIPTIONS)
+
+
+def write(*charts: Chart) -> None:
+    """Writes scalars to the writer that is open."""
+    for tag, value, description in charts:
+        tf.summary.scalar(tag, value, description=description)
+
+
+def scalar(tag: str, value: float | tf.Tensor) -> None:
+    """Writes a scalar with its description to the writer that is open."""
+    write(Chart(tag, value, describe(tag)))
+
+
+def histogram(tag: str, values: np.ndarray | tf.Tensor) -> None:
+    """Writes a histogram with its description to the writer that is open.
+
+    NumPy counts several times as fast as TensorFlow does. What is not finite is left out.
+    """
+    from tensorboard.plugins.histogram import summary_v2
+
+    values = np.asarray(values)
+    summary = summary_v2.histogram_pb(tag, values[np.isfinite(values)], description=describe(tag))
+    step = tf.summary.experimental.get_step()
+    tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step=step)
+
+
+def image(tag: str, pixels: np.ndarray) -> None:
+    """Writes an image `[height, width, channels]` with its description to the open writer."""
+    tf.summary.image(tag, pixels[None], description=describe(tag))
+
+
+def epoch_charts(values: Mapping[str, float], num_particles: str) -> Iterator[Chart]:
+    """The charts of one split's metrics of an epoch.
+
+    Args:
+        values: Metrics by the names that `fit` reports, without `val_`.
+        num_particles: The numbers of particles of both splits, in words.
+    """
+    for name, value in values.items():
+        if name == "log_likelihood":
+            yield Chart(
+                LOG_LIKELIHOOD,
+                value,
+                f"Estimate of `log p(x)` in nats per datum, higher is better: {num_particles}. On "
+                "average it is too low, the less so the larger K.",
+            )
+        elif name.startswith(("kl_", "entropy_")):
+            tag = f"layers/{name}"
+            yield Chart(tag, value, describe(tag))
+        elif name in ("elbo", "num_particles"):
+            tag = f"estimates/{name}"
+            yield Chart(tag, value, describe(tag))
+    if "ess" in values and values.get("num_particles"):
+        yield Chart(
+            ESS_SHARE,
+            values["ess"] / values["num_particles"],
+            "Effective sample size `(Σ ω)² / Σ ω²` of a datum's importance weights as a share of "
+            f"their number K, mean over the data: {num_particles}. 1 says that all particles "
+            "count alike, which they do if Q is P's posterior; 1 / K, that one has all the "
+            "weight. The share falls with K: compare epochs rather than splits of different K.",
+        )
+
+
+def unit_charts(layer: int, activity: np.ndarray) -> Iterator[Chart]:
+    """How many units of a latent layer are active and dead.
+
+    Args:
+        layer: The layer's number, 1 is the lowest.
+        activity: Activity `[units]`, see `unit_activity`.
+    """
+    units, active = len(activity), int((activity > ACTIVE).sum())
+    yield Chart(
+        f"units/active_{layer}",
+        active,
+        f"Active ones of the {units} units of latent layer {layer} (1 is the lowest): the "
+        f"variance of `E_q[h | x]` over the monitored data is above {ACTIVE}.",
+    )
+    yield Chart(
+        f"units/dead_{layer}",
+        units - active,
+        f"Dead ones of the {units} units of latent layer {layer} (1 is the lowest): their mean "
+        "under Q is about the same for all data, so that they say nothing of them.",
+    )
+
+
+# Categories and charts of the Custom Scalars tab. A chart shows its tags for all runs, so that the
+# curves of training and validation are in one.
+LAYOUT: dict[str, dict[str, list[str]]] = {
+    "Training and validation": {
+        "log-likelihood and ELBO (nats)": [LOG_LIKELIHOOD, ELBO],
+        "effective sample size / K": [ESS_SHARE],
+    },
+    "Latent layers": {
+        "KL divergence of each layer (nats)": ["layers/kl_"],
+        "entropy of Q in each layer (nats)": ["layers/entropy_"],
+        "active units of each layer": ["units/active_"],
+        "dead units of each layer": ["units/dead_"],
+    },
+    "Optimization": {
+        "standard deviation of the log-weights (nats)": [SPREAD],
+        "gradient norm of each layer": ["gradient_norm/"],
+        "learning rate": ["training/learning_rate"],
+    },
+}
+
+
+def _expression(tag):
+    """The regular expression of a tag, or of all that begin with what ends in `_` or `/`."""
+    return f"^{re.escape(tag)}" + (".*" if tag[-1] in "_/" else "$")
+
+
+def write_layout() -> None:
+    """Writes the layout of the Custom Scalars tab to the writer that is open."""
+    from tensorboard.plugins.custom_scalar import layout_pb2, summary
+
+    layout = layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(
+                title=category,
+                chart=[
+                    layout_pb2.Chart(
+                        title=title,
+                        multiline=layout_pb2.MultilineChartContent(
+                            tag=[_expression(tag) for tag in of_chart]
+                        ),
+                    )
+                    for title, of_chart in titles.items()
+                ],
+            )
+            for category, titles in LAYOUT.items()
+        ]
+    )
+    tf.summary.experimental.write_raw_pb(summary.pb(layout).SerializeToString(), step=0)

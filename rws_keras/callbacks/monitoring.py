@@ -1,0 +1,152 @@
+"""One look at a machine in training: few draws, which all charts share."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
+from rws_keras.models.particles import Particles
+from rws_keras.models.unit_activity import activity_of_particles
+
+# Particles from Q for the activity of units, as `unit_activity` takes; those of them whose weights
+# are computed: an autoregressive P takes long to weigh one.
+NUM_PARTICLES = 20
+NUM_WEIGHED = 8
+# Samples that are compared with a table of data, and units whose correlations are shown.
+TABLE_SAMPLES = 1000
+CORRELATED_UNITS = 128
+# Samples from a prior whose mean has no closed form.
+PRIOR_SAMPLES = 256
+
+
+class Look(NamedTuple):
+    """What Q makes of the monitored data.
+
+    Attributes:
+        activity: Activity `[units]` of each latent layer, bottom first; see `unit_activity`.
+        means: Mean `[units]` of each latent layer over particles and data.
+        weighed: Particles of the first data, with their weights.
+    """
+
+    activity: list[np.ndarray]
+    means: list[np.ndarray]
+    weighed: Particles
+
+
+def look(machine: Any, x: tf.Tensor, num_weighed: int, seed: Seed) -> Look:
+    """Draws particles from Q once.
+
+    Args:
+        machine: A `HelmholtzMachine`.
+        x: Data `[N, visible]`, at least two.
+        num_weighed: Of how many of the data to weigh particles, at most.
+        seed: An integer, an int32 tensor `[2]`, or `None`.
+    """
+    noise = uniform_noise(machine.q.noise_shapes(NUM_PARTICLES, len(x)), seed)
+    latents, log_q = machine.q.sample(noise, given=x)
+    few, log_q = (
+        [each[:NUM_WEIGHED, :num_weighed] for each in layers] for layers in (latents, log_q)
+    )
+    weighed = Particles(few, machine.log_p(x[:num_weighed], few), log_q)
+    means = [tf.reduce_mean(layer, axis=[0, 1]).numpy() for layer in latents]
+    return Look(activity_of_particles(latents), means, weighed)
+
+
+def log_weight_spread(log_weights: tf.Tensor) -> tf.Tensor:
+    """Standard deviation of the log-weights of a datum over its particles, mean over the data.
+
+    Args:
+        log_weights: `[K, N]` in nats, K of at least 2.
+
+    Returns:
+        A scalar in nats: 0 where Q is P's posterior.
+    """
+    num_particles = log_weights.shape[0]
+    variance = tf.math.reduce_variance(log_weights, axis=0)
+    return tf.reduce_mean(tf.sqrt(variance * num_particles / (num_particles - 1)))
+
+
+def reconstructions(machine: Any, particles: Particles, seed: Seed) -> np.ndarray:
+    """Visible means of one particle a datum, chosen by its weight.
+
+    Args:
+        machine: A `HelmholtzMachine`.
+        particles: K particles of each of N data.
+        seed: An integer, an int32 tensor `[2]`, or `None`.
+
+    Returns:
+        Means `[N, visible]`.
+    """
+    seed = stateless_seed(seed)
+    log_weights = tf.transpose(particles.log_weights)
+    # A datum of probability zero gets any of its particles.
+    log_weights = tf.where(tf.math.is_finite(log_weights), log_weights, log_weights.dtype.min)
+    chosen = tf.random.stateless_categorical(log_weights, 1, seed)[:, 0]
+    latents = tf.gather(tf.transpose(particles.latents[0], [1, 0, 2]), chosen, batch_dims=1)
+    visible = machine.p_layers[0].distribution(latents)
+    # Drawn anew: an autoregressive layer must not look at the datum itself.
+    drawn = visible.sample(seed=seed + tf.constant([0, 1]))
+    return np.broadcast_to(visible.conditional_mean(drawn), drawn.shape)
+
+
+def prior_mean(machine: Any, seed: Seed) -> np.ndarray:
+    """Means `[units]` of the top latents under P's prior.
+
+    They are exact where the units are independent, else the means of `PRIOR_SAMPLES` samples.
+
+    Args:
+        machine: A `HelmholtzMachine`.
+        seed: An integer, an int32 tensor `[2]`, or `None`.
+    """
+    prior = machine.p_layers[-1].distribution()
+    if prior.units_are_independent:
+        return prior.mean().numpy()
+    return tf.reduce_mean(prior.sample(PRIOR_SAMPLES, seed=stateless_seed(seed)), axis=0).numpy()
+
+
+class Table(NamedTuple):
+    """What is compared of two tables.
+
+    Attributes:
+        means: Means `[D]` of the columns.
+        variances: Their variances `[D]`.
+        correlations: Correlations `[D, D]` of the columns; 0 with one that does not vary.
+    """
+
+    means: np.ndarray
+    variances: np.ndarray
+    correlations: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> Table:
+        """The means and correlations of rows `[N, D]`."""
+        rows = np.asarray(rows, np.float32)
+        means = rows.mean(axis=0)
+        centred = rows - means
+        norms = np.linalg.norm(centred, axis=0)
+        scaled = np.divide(centred, norms, out=np.zeros_like(centred), where=norms > 1e-6)
+        return cls(means, norms**2 / len(rows), scaled.T @ scaled)
+
+    def errors(self, other: Table) -> tuple[float, float]:
+        """Root mean squares of the differences of means, and of correlations of pairs."""
+        pairs = np.triu_indices(len(self.means), k=1)
+        correlations = (self.correlations - other.correlations)[pairs]
+        return _rms(self.means - other.means), _rms(correlations)
+
+
+def sample_table(machine: Any, seed: Seed) -> Table:
+    """What is compared of `TABLE_SAMPLES` samples from P.
+
+    Args:
+        machine: A `HelmholtzMachine`.
+        seed: An integer, an int32 tensor `[2]`, or `None`.
+    """
+    noise = uniform_noise(machine.p.noise_shapes(TABLE_SAMPLES), seed)
+    return Table.of(machine.p.sample(noise)[0][0].numpy())
+
+
+def _rms(values):
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0

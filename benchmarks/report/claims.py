@@ -172,7 +172,7 @@ def _cost_over_vae(evidence: Evidence) -> Claim:
     inside = [k for k, ratio in ratios.items() if 5 <= ratio <= 10]
     return Claim(
         "a step of RWS takes 5 to 10 times that of a VAE",
-        "folklore",
+        "rule of thumb",
         f"{parts}, over a VAE of 200 latents with deterministic layers of 200",
         HOLDS if 5 in inside else f"{ONLY_IF} K is between 10 and 50" if ratios[50] > 5 else FAILS,
     )
@@ -184,7 +184,7 @@ def _cost_over_nvil(evidence: Evidence) -> Claim:
     verdict = HOLDS if equal >= 1.5 else f"{ONLY_IF} NVIL has one particle and RWS five"
     return Claim(
         "a step of RWS takes about 2 times that of NVIL",
-        "folklore",
+        "rule of thumb",
         f"{equal:.2f} with K = 5 in both, {usual:.2f} over NVIL with K = 1",
         verdict if usual >= 1.5 else FAILS,
     )

@@ -145,7 +145,8 @@ class TensorBoard(keras.callbacks.Callback):
         if "log_likelihood" in splits["validation"]:
             with self._writers[cards.SUMMARY].as_default(step):
                 charts.scalar(charts.IN_TRAINING, splits["validation"]["log_likelihood"])
-        with self._writers["train"].as_default(step):
+        # NumPy need not warn of the numbers of a machine that has diverged.
+        with self._writers["train"].as_default(step), np.errstate(all="ignore"):
             # Several optimizers have no rate in common.
             if (rate := getattr(self.model.optimizer, "learning_rate", None)) is not None:
                 charts.scalar("training/learning_rate", rate)

@@ -87,16 +87,19 @@ def _read_text(path: Path, header: bool | None) -> pd.DataFrame:
             raise UserError(
                 f"{path}, line {number}: {len(cells)} cells, where the first line has {width}."
             )
-    rows = [[None if (c := cell.strip()) in MISSING else c for cell in cells] for _, cells in lines]
+    rows = [[_cell(text) for text in cells] for _, cells in lines]
     names = [f"column {number}" for number in range(1, width + 1)]
     if _is_header(rows) if header is None else header:
-        names, rows = (
-            [name or default for name, default in zip(rows[0], names, strict=True)],
-            rows[1:],
-        )
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
+        names = [name or default for name, default in zip(rows[0], names, strict=True)]
+        rows = rows[1:]
+        if repeated := [name for name in names if names.count(name) > 1]:
             raise UserError(f"{path} has several columns {repeated[0]!r}; their names must differ.")
     return pd.DataFrame(rows, columns=names, dtype=object)
+
+
+def _cell(text: str) -> str | None:
+    text = text.strip()
+    return None if text in MISSING else text
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:

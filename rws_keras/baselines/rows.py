@@ -36,7 +36,7 @@ class Rows(NamedTuple):
         if x.ndim != 2 or not len(x) or (units is not None and x.shape[1] != units):
             wanted = "[N, D]" if units is None else f"[N, {units}]"
             raise UserError(f"Expected rows {wanted} with N of at least 1, got {list(x.shape)}.")
-        on, off = (np.float64(x == value) for value in (1, 0))
+        on, off = ((x == value).astype(np.float64) for value in (1, 0))
         if not np.all(on + off + np.isnan(x) == 1):
             raise UserError("Expected zeros, ones and, for what is missing, NaN.")
         return cls(on, off)

@@ -125,13 +125,38 @@ def configurations(machine: HelmholtzMachine, x: np.ndarray) -> dict[str, np.nda
     return found
 
 
-def moments(machine: HelmholtzMachine, x: np.ndarray) -> list[dict[str, float]]:
+def limits(found: dict[str, np.ndarray]) -> dict[str, float]:
+    """What K times bias and variance tend to as K grows (the delta method).
+
+    Args:
+        found: What `configurations` returns.
+
+    Returns:
+        For each error of `moments` the limit of its size times K.
+
+    Reference:
+        - [Domke & Sheldon, 2018](https://arxiv.org/abs/1808.09034)
+    """
+    v, q = found["v"], found["q"]
+    variance = float(q @ v**2 - 1.0)
+    limit = {"bias": -variance / 2.0, "variance": variance}
+    for stack in ("p", "q"):
+        g = found[f"{stack}_gradients"]
+        centred = g - (q * v) @ g
+        limit[f"{stack}_gradient_bias"] = float(np.linalg.norm((q * v**2) @ centred))
+        limit[f"{stack}_gradient_variance"] = float(((q * v**2) @ centred**2).sum())
+    return limit
+
+
+def moments(found: dict[str, np.ndarray]) -> list[dict[str, float]]:
     """Exact errors of the estimates at one datum, for each number of particles.
 
     The bias of a gradient is the norm of the difference from the exact gradient, its variance the
     sum over the parameters.
+
+    Args:
+        found: What `configurations` returns.
     """
-    found = configurations(machine, x)
     v, q = found["v"], found["q"]
     rows = []
     for num_particles in _PARTICLES:
@@ -166,12 +191,13 @@ def measure(report) -> dict:
             steps = (updates - done) // 10
             machine.fit(x, batch_size=100, epochs=steps, verbose=0)
             done = updates
-        v, q = (configurations(machine, x[0])[name] for name in ("v", "q"))
+        found = configurations(machine, x[0])
         stages.append(
             {
                 "updates_of_q": updates,
-                "weight_variance": float(q @ v**2 - 1.0),
-                "rows": moments(machine, x[0]),
+                "weight_variance": float(found["q"] @ found["v"] ** 2 - 1.0),
+                "limits": limits(found),
+                "rows": moments(found),
             }
         )
     return {"machine": f"SBN {_VISIBLE}-{_LATENTS[0]}-{_LATENTS[1]}", "stages": stages}

@@ -70,8 +70,16 @@ def measure(report) -> dict:
             for (name, k), draw in functions.items():
                 found = noise([draw(x, seed) for seed in range(_DRAWS)], machine)
                 rows.append({"estimator": name, "num_particles": k, "epoch": epochs, **found})
-                report(f"{name}, K = {k}, epoch {epochs}: {found['q']['snr']:.3f} (Q)")
+                report(f"{name}, K = {k}, epoch {epochs}: {shown_snr(found['q'])} (Q)")
     return {"batch_size": len(x), "draws": _DRAWS, "rows": rows}
+
+
+def shown_snr(found: dict[str, float]) -> str:
+    """A signal-to-noise ratio of `noise`; one below two standard errors as an upper limit."""
+    square, error = found["snr_squared"], found["snr_squared_se"]
+    if square > 2.0 * error:
+        return f"{np.sqrt(square):.3f}"
+    return f"< {np.sqrt(max(square, 0.0) + 2.0 * error):.3f}"
 
 
 def _gradients(machine: HelmholtzMachine, objective: Objective):
@@ -87,8 +95,8 @@ def noise(draws: list[list[tf.Tensor]], machine: HelmholtzMachine) -> dict[str, 
         machine: The machine.
 
     Returns:
-        For `p` and `q` the `variance`, the `snr` and its standard error by the jackknife over
-        groups of the draws, `snr_se`.
+        For `p` and `q` the `variance`, the square of the signal-to-noise ratio and its standard
+        error by the jackknife over groups of the draws, `snr_squared` and `snr_squared_se`.
     """
     of_q = {id(variable) for variable in machine.q_variables}
     found = {}
@@ -102,19 +110,22 @@ def noise(draws: list[list[tf.Tensor]], machine: HelmholtzMachine) -> dict[str, 
             [np.concatenate([np.ravel(draw[index]) for index in chosen]) for draw in draws]
         )
         groups = np.array_split(np.arange(len(flat)), _GROUPS)
-        left_out = [snr(np.delete(flat, group, axis=0)) for group in groups]
+        left_out = [snr_squared(np.delete(flat, group, axis=0)) for group in groups]
         found[stack] = {
             "variance": float(flat.var(axis=0, ddof=1, dtype=np.float64).sum()),
-            "snr": snr(flat),
-            "snr_se": float(np.sqrt((_GROUPS - 1) * np.var(left_out))),
+            "snr_squared": snr_squared(flat),
+            "snr_squared_se": float(np.sqrt((_GROUPS - 1) * np.var(left_out))),
         }
     return found
 
 
-def snr(gradients: np.ndarray) -> float:
-    """Norm of the mean over the root of the summed variances, of draws `[M, parameters]`."""
+def snr_squared(gradients: np.ndarray) -> float:
+    """Squared norm of the mean over the summed variances, of draws `[M, parameters]`.
+
+    It is unbiased in its numerator, so that it may be below zero where the signal is too weak to be
+    seen in so many draws.
+    """
     mean = gradients.mean(axis=0, dtype=np.float64)
     variance = gradients.var(axis=0, ddof=1, dtype=np.float64).sum()
     # The squared norm of a mean of M draws is too large by the variance over M.
-    signal = max(mean @ mean - variance / len(gradients), 0.0)
-    return float(np.sqrt(signal / variance))
+    return float((mean @ mean - variance / len(gradients)) / variance)

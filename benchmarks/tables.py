@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from benchmarks.gradient_noise import shown_snr
+
 
 def tables(results: dict) -> list[Table]:
     """One or more tables for each section that was measured."""
@@ -191,7 +193,7 @@ def _gradient_noise(found):
         (
             f"{row['estimator']}, epoch {row['epoch']}",
             row["num_particles"],
-            *(f"{row[s]['snr']:.3f} ({row[s]['snr_se']:.3f})" for s in "pq"),
+            *(shown_snr(row[stack]) for stack in "pq"),
             *(f"{row[s]['variance']:.3g}" for s in "pq"),
         )
         for row in found["rows"]

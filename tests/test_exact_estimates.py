@@ -43,6 +43,17 @@ def test_for_many_particles_they_fall_as_theory_says():
     assert variance == pytest.approx(spread / 1000, rel=0.02)
 
 
+def test_the_limits_are_those_of_many_particles():
+    """At K = 1,000 the exact errors are within some percent of their limits over K."""
+    random = np.random.default_rng(2)
+    q, v = random.dirichlet(np.ones(6)), np.exp(random.normal(size=6))
+    found = {"q": q, "v": v / (q @ v)}
+    found |= {f"{stack}_gradients": random.normal(size=(6, 3)) for stack in "pq"}
+    (row,) = (r for r in exact_estimates.moments(found) if r["num_particles"] == 1000)
+    for name, limit in exact_estimates.limits(found).items():
+        assert row[name] == pytest.approx(limit / 1000, rel=0.05), name
+
+
 def test_configurations_are_those_of_the_machine():
     machine = tiny_machine("sbn", "sbn")
     x = np.array([1, 0, 1, 1], np.float32)
@@ -59,10 +70,18 @@ def test_signal_to_noise():
     """Draws of a known mean (norm 5) and variance (2 x 4); the error is 40 draws' own."""
     random = np.random.default_rng(0)
     found = [
-        gradient_noise.snr(np.array([3.0, 4.0]) + 2.0 * random.normal(size=(50, 2)))
+        gradient_noise.snr_squared(np.array([3.0, 4.0]) + 2.0 * random.normal(size=(50, 2)))
         for _ in range(40)
     ]
-    z = (np.mean(found) - 5.0 / 8.0**0.5) / (np.std(found, ddof=1) / 40**0.5)
+    # The variance is in the denominator, estimated: on average the ratio is 98 / 96 of the true.
+    z = (np.mean(found) - 25.0 / 8.0 * 98 / 96) / (np.std(found, ddof=1) / 40**0.5)
     assert abs(z) < 4.0
-    # The mean of ten draws of noise alone has a norm of 0.32 of the noise: that is no signal.
-    assert gradient_noise.snr(random.normal(size=(10, 1000))) < 0.2
+    # The mean of ten draws of noise alone has a squared norm of a tenth of the variance: that is
+    # no signal. The error is 0.0015.
+    assert abs(gradient_noise.snr_squared(random.normal(size=(10, 1000)))) < 0.01
+
+
+def test_a_signal_that_is_not_seen_is_an_upper_limit():
+    assert gradient_noise.shown_snr({"snr_squared": 0.25, "snr_squared_se": 0.1}) == "0.500"
+    assert gradient_noise.shown_snr({"snr_squared": 0.01, "snr_squared_se": 0.04}) == "< 0.300"
+    assert gradient_noise.shown_snr({"snr_squared": -0.01, "snr_squared_se": 0.02}) == "< 0.200"

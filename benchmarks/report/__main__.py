@@ -24,7 +24,8 @@ def blocks(evidence: Evidence) -> dict[str, Callable[[], str]]:
         "exact": lambda: tables.exact(evidence),
         "switches": lambda: tables.switches(evidence),
         "growing": lambda: tables.growing(evidence),
-        "depth": lambda: tables.figures(evidence, "depth"),
+        "depth": lambda: tables.figures(evidence, "depth", "layers"),
+        "vimco": lambda: tables.vimco(evidence),
         "longer": lambda: tables.figures(evidence, "longer"),
         "neighbours": neighbours.neighbours_table,
     }

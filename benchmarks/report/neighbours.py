@@ -16,7 +16,7 @@ def neighbours_table() -> str:
     rows = [
         [
             row["method"],
-            *("" if nll is None else f"{nll:g}" for nll in row["nll"]),
+            *("" if nll is None else str(nll) for nll in row["nll"]),
             row["protocol"],
             row["source"],
         ]

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-import itertools
-
+from benchmarks.gradient_noise import shown_snr
+from benchmarks.report.claims import SETS
 from benchmarks.report.evidence import Evidence
 from benchmarks.report.page import table
 from rws_keras.training.comparison import label
 from rws_keras.training.comparison_summary import Figure, Row
 
-_REFERENCE, _VAE = ("RWS", 5), ("ELBO (VAE)", 1)
+_VAE = ("ELBO (VAE)", 1)
 
 
-def figures(evidence: Evidence, name: str) -> str:
+def figures(evidence: Evidence, name: str, value: str = "K") -> str:
     """All methods of a comparison: what they reach after equal updates, and after equal time."""
     timed = evidence.comparison(name).reference is not None
-    columns = ["method", evidence.comparison(name).axis_title.split(" ")[-1], "rate", "seeds"]
-    columns += ["test NLL", "-ELBO", "ESS of 100", "active units"]
-    columns += ["NLL, equal time", "epochs"] if timed else []
-    return table(columns, [_figures(row, timed) for row in evidence.rows(name)])
+    columns = ["method", value, "rate", "seeds", "test NLL", "correction", "-ELBO", "ESS of 100"]
+    columns += ["active units by layer"] + (["NLL at equal time", "epochs (time)"] if timed else [])
+    return table(columns, [_cells(row, timed) for row in evidence.rows(name)])
 
 
-def _figures(row: Row, timed: bool) -> list[str]:
-    cells = [row.method, label(row.value), f"{row.rate:g}", str(row.seeds + row.diverged)]
+def _cells(row: Row, timed: bool) -> list[str]:
+    seeds = f"{row.seeds} ({row.diverged} diverged)" if row.diverged else str(row.seeds)
+    cells = [row.method, label(row.value), f"{row.rate:g}", seeds]
     if not row.updates:
-        return [*cells, "diverged", "", "", "", *(["", ""] if timed else [])]
+        return [*cells, *[""] * (7 if timed else 5)]
     cells += [
         _cell(row.updates["log_likelihood"], 2, -1),
+        _cell(row.updates["correction"], 1, -1),
         _cell(row.updates["elbo"], 2, -1),
         _cell(row.updates["ess"], 2),
-        _cell(row.updates["active_units"], 0),
+        active_units(row),
     ]
     if not timed:
         return cells
-    if not row.equal_time:
+    if not row.equal_time or row.epochs[1] is None or row.time is None:
         return [*cells, "", ""]
-    return [*cells, _cell(row.equal_time["log_likelihood"], 2, -1), str(row.epochs[1])]
+    share = row.epochs[1] * row.time["ratio"] / row.epochs[0]
+    return [
+        *cells,
+        _cell(row.equal_time["log_likelihood"], 2, -1),
+        f"{row.epochs[1]} ({share:.2f})",
+    ]
 
 
 def _cell(figure: Figure, digits: int, sign: int = 1) -> str:
@@ -43,21 +49,27 @@ def _cell(figure: Figure, digits: int, sign: int = 1) -> str:
     return f"{sign * figure.mean:.{digits}f}{spread}"
 
 
+def active_units(row: Row) -> str:
+    """The active units of each layer, the lowest first."""
+    layers = [figure for name, figure in row.updates.items() if name.startswith("active_units_")]
+    return ", ".join(f"{figure.mean:.0f}" for figure in layers)
+
+
 def times(evidence: Evidence, name: str) -> str:
     """The step of each method and K over that of RWS with five particles, and over the VAE's."""
-    rows = []
-    for row in evidence.results.times(name):
-        mine = (row["method"], row["value"])
-        rows.append(
-            [
-                row["method"],
-                label(row["value"]),
-                f"{row['ratio']:.2f} ({row['ratio_25']:.2f} to {row['ratio_75']:.2f})",
-                f"{evidence.time_ratio(name, mine, _VAE):.2f}",
-            ]
-        )
-    order = {method: index for index, method in enumerate(evidence.comparison(name).names)}
-    rows.sort(key=lambda cells: (order[cells[0]], int(cells[1])))
+    order = evidence.comparison(name).names
+    found = sorted(
+        evidence.results.times(name), key=lambda row: (order.index(row["method"]), row["value"])
+    )
+    rows = [
+        [
+            row["method"],
+            label(row["value"]),
+            f"{row['ratio']:.2f} ({row['ratio_25']:.2f} to {row['ratio_75']:.2f})",
+            f"{evidence.time_ratio(name, (row['method'], row['value']), _VAE):.2f}",
+        ]
+        for row in found
+    ]
     return table(["method", "K", "over RWS, K = 5 (quartiles)", "over the VAE, K = 1"], rows)
 
 
@@ -68,7 +80,7 @@ def gradient_noise(evidence: Evidence) -> str:
             row["estimator"],
             str(row["num_particles"]),
             str(row["epoch"]),
-            *(f"{row[stack]['snr']:.3f} ± {row[stack]['snr_se']:.3f}" for stack in "pq"),
+            *(shown_snr(row[stack]) for stack in "pq"),
             *(f"{row[stack]['variance']:.3g}" for stack in "pq"),
         ]
         for row in evidence.benchmarks["gradient_noise"]["rows"]
@@ -79,53 +91,71 @@ def gradient_noise(evidence: Evidence) -> str:
 
 def exact(evidence: Evidence) -> str:
     """Exact errors for small, middle and large K."""
-    rows = []
-    for stage in evidence.benchmarks["exact_estimates"]["stages"]:
-        for row in stage["rows"]:
-            if row["num_particles"] in (1, 5, 10, 100, 1000):
-                keys = ("bias", "variance", "p_gradient_bias", "p_gradient_variance")
-                keys += ("q_gradient_bias", "q_gradient_variance")
-                cells = [f"{row[key]:.3g}" for key in keys]
-                rows.append([str(stage["updates_of_q"]), str(row["num_particles"]), *cells])
-    columns = ["updates of Q", "K", "bias of log p̂", "variance of log p̂"]
+    keys = [
+        f"{part}{error}"
+        for part in ("", "p_gradient_", "q_gradient_")
+        for error in ("bias", "variance")
+    ]
+    rows = [
+        [
+            f"{stage['weight_variance']:.3g}",
+            str(row["num_particles"]),
+            *(f"{row[key]:.3g}" for key in keys),
+        ]
+        for stage in evidence.benchmarks["exact_estimates"]["stages"]
+        for row in stage["rows"]
+        if row["num_particles"] in (1, 5, 10, 100, 1000)
+    ]
+    columns = ["variance of a weight", "K", "bias of log p̂", "variance of log p̂"]
     columns += ["bias, ∇P", "variance, ∇P", "bias, ∇Q", "variance, ∇Q"]
     return table(columns, rows)
 
 
 def switches(evidence: Evidence) -> str:
-    """Test NLL of the four settings of Q's updates on each set."""
-    names = ("switches-mnist", "switches-plants", "switches-mushrooms")
-    found = {name: {row.method: row for row in evidence.rows(name)} for name in names}
-    rows = []
-    for method in evidence.comparison(names[0]).names:
-        cells = [method]
-        for name in names:
-            row = found[name].get(method)
-            cells.append(_cell(row.updates["log_likelihood"], 2, -1) if row else "")
-        rows.append(cells)
-    return table(["updates of Q", *(name.split("-")[1] for name in names)], rows)
+    """Test NLL of the four settings of Q's updates on each set, with the rates."""
+    found = {name: {row.method: row for row in evidence.rows(name)} for name in SETS}
+    rows = [
+        [method, *(_with_rate(found[name].get(method)) for name in SETS)]
+        for method in evidence.comparison("switches-mnist").names
+    ]
+    return table(["updates of Q", *SETS.values()], rows)
+
+
+def _with_rate(row: Row | None) -> str:
+    if row is None or not row.updates:
+        return ""
+    diverged = f", {row.diverged} diverged" if row.diverged else ""
+    return f"{_cell(row.updates['log_likelihood'], 2, -1)} (rate {row.rate:g}{diverged})"
+
+
+def vimco(evidence: Evidence) -> str:
+    """VIMCO beside RWS with and without its sleep update, and NVIL, all with K = 5."""
+    chosen = [
+        ("RWS, wake and sleep updates of Q", "switches-mnist", "wake and sleep"),
+        ("RWS, wake update of Q only", "switches-mnist", "wake only"),
+        ("RWS, sleep update of Q only", "switches-mnist", "sleep only"),
+        ("VIMCO", "estimators", "VIMCO"),
+        ("NVIL", "estimators", "NVIL"),
+    ]
+    rows = [
+        [title, _cell(row.updates["log_likelihood"], 2, -1), active_units(row)]
+        for title, name, method in chosen
+        if (row := evidence.find(name, method, 5))
+    ]
+    return table(["K = 5", "test NLL", "active units by layer"], rows)
 
 
 def growing(evidence: Evidence) -> str:
-    """Numbers of particles that change while training, beside constant ones of like cost."""
-    costs = {row["value"]: row["ratio"] for row in _times_of(evidence, "RWS")}
-    rows = []
-    for row in evidence.rows("growing"):
-        starts = {int(start): value for start, value in row.value.items()}
-        edges = [*sorted(starts), row.epochs[0]]
-        spans = itertools.pairwise(edges)
-        cost = sum(costs[starts[a]] * (b - a) for a, b in spans) / row.epochs[0]
-        title = f"{row.method}: {label(row.value)}"
-        nll = _cell(row.updates["log_likelihood"], 2, -1)
-        rows.append((cost, [title, f"{cost:.2f}", str(row.seeds), nll]))
-    for row in evidence.rows("estimators"):
-        if row.method == "RWS" and row.value in (2, 5, 7, 10, 20):
-            nll = _cell(row.updates["log_likelihood"], 2, -1)
-            cost = costs[row.value]
-            rows.append((cost, [f"constant: {row.value}", f"{cost:.2f}", str(row.seeds), nll]))
-    columns = ["particles K", "time over K = 5", "seeds", "test NLL"]
-    return table(columns, [cells for _, cells in sorted(rows, key=lambda row: row[0])])
-
-
-def _times_of(evidence: Evidence, method: str) -> list[dict]:
-    return [row for row in evidence.results.times("estimators") if row["method"] == method]
+    """Numbers of particles that change while training, beside constant ones, by their cost."""
+    constants = [row for row in evidence.done("estimators", "RWS") if row.value <= 20]
+    rows = [*evidence.done("growing"), *constants]
+    cells = [
+        [
+            label(row.value) if row in constants else f"{row.method}: {label(row.value)}",
+            f"{evidence.cost(row):.2f}",
+            str(row.seeds),
+            _cell(row.updates["log_likelihood"], 2, -1),
+        ]
+        for row in sorted(rows, key=evidence.cost)
+    ]
+    return table(["particles K", "time over K = 5", "seeds", "test NLL"], cells)

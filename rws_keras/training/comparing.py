@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import shutil
 from pathlib import Path
@@ -43,9 +41,7 @@ class Results:
 
     def path(self, recipe: Recipe) -> Path:
         """The file of a recipe's run."""
-        content = json.dumps(recipe.model_dump(exclude_defaults=True), sort_keys=True)
-        digest = hashlib.sha256(content.encode()).hexdigest()[:12]
-        return self.directory / f"{recipe.dataset}-{recipe.objective['name']}-{digest}.json"
+        return self.directory / f"{recipe.dataset}-{recipe.objective['name']}-{recipe.digest}.json"
 
     def read(self, recipe: Recipe) -> dict:
         """What is known of a recipe's run: empty, if nothing is."""
@@ -115,7 +111,9 @@ class Runner:
             measured = step_times(comparison, known, self._say)
             if measured:
                 about = provenance(seed=0)
-                times = [*known, *({**row, "run": about} for row in measured)]
+                again = {(row["method"], repr(row["value"])) for row in measured}
+                kept = [r for r in known if (r["method"], repr(r["value"])) not in again]
+                times = [*kept, *({**row, "run": about} for row in measured)]
                 write_json(self.results.times_path(self.name), {"times": times})
         for method in comparison.methods:
             tuning = comparison.tuning_arms(method.name)

@@ -16,10 +16,12 @@ class Figure(NamedTuple):
     Attributes:
         mean: The mean.
         spread: The standard deviation over the seeds; `None` of one seed.
+        seeds: How many seeds.
     """
 
     mean: float
     spread: float | None
+    seeds: int = 1
 
 
 class Row(NamedTuple):
@@ -137,13 +139,16 @@ def _at(known: dict, epoch: int) -> dict | None:
 def _figures(done: list[dict], epoch: int) -> dict[str, Figure]:
     entries = [entry for entry in (_at(each, epoch) for each in done) if entry]
     found = {}
-    for key in ("log_likelihood", "elbo", "ess") if entries else ():
+    for key in ("log_likelihood", "elbo", "ess", "correction") if entries else ():
         found[key] = _over_seeds([entry[key] for entry in entries])
     if entries:
-        found["active_units"] = _over_seeds([sum(entry["active_units"]) for entry in entries])
+        layers = np.array([entry["active_units"] for entry in entries])
+        found["active_units"] = _over_seeds(layers.sum(axis=1).tolist())
+        for number, of_layer in enumerate(layers.T, start=1):
+            found[f"active_units_{number}"] = _over_seeds(of_layer.tolist())
     return found
 
 
 def _over_seeds(values: list[float]) -> Figure:
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Figure(float(np.mean(values)), spread)
+    return Figure(float(np.mean(values)), spread, len(values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import tomllib
@@ -185,6 +186,12 @@ class Recipe(_Section):
                 )
             ParticleSchedule(self.particle_schedule)
         return self
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that tell recipes apart."""
+        content = json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def changed(self, **changes: int | None) -> Recipe:
         """A copy with other values for the fields that are not `None`.

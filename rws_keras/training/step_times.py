@@ -25,12 +25,13 @@ def step_times(
 
     Args:
         comparison: A comparison with a reference.
-        known: Times that were measured before, and are not measured again.
+        known: Times that were measured before. Those of the same recipes are not measured again.
         report: Is called with a line for each.
 
     Returns:
-        For each that was not known its `method`, `value`, the median of a step and its quartiles
-        in milliseconds, and the ratio to the reference's step with quartiles.
+        For each that was not known its `method`, `value`, the digest of its `recipe`, the median
+        of a step and its quartiles in milliseconds, and the ratio to the reference's step with
+        quartiles.
     """
     assert comparison.reference is not None
     arms = {
@@ -38,8 +39,8 @@ def step_times(
         for method in comparison.methods
         for value in method.values
     }
-    measured = {(row["method"], repr(row["value"])) for row in known}
-    missing = [arm for key, arm in arms.items() if key not in measured]
+    measured = {(row["method"], repr(row["value"]), row["recipe"]) for row in known}
+    missing = [arm for key, arm in arms.items() if (*key, arm.recipe.digest) not in measured]
     if not missing:
         return []
     reference = arms[comparison.reference.method, repr(comparison.reference.value)]
@@ -55,6 +56,7 @@ def step_times(
         row = {
             "method": arm.method,
             "value": arm.value,
+            "recipe": arm.recipe.digest,
             **summary(own),
             **ratio(own, times["unit"]),
         }

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from rws_keras import HelmholtzMachine
-from rws_keras.callbacks import TensorBoard, log_results, monitoring, plots, receptive_fields
+from rws_keras.callbacks import TensorBoard, log_results, monitoring, plots
 from rws_keras.errors import UserError
 from rws_keras.models.particles import Particles
 from rws_keras.models.unit_activity import ACTIVE, unit_activity
@@ -149,26 +149,6 @@ def test_weights_that_are_not_finite(x, tmp_path):
     assert np.isfinite(histogram).all()
 
 
-@pytest.mark.parametrize("family", ["sbn", "arsbn", "nade"])
-def test_receptive_fields_of_upper_layers_are_products_of_kernels(family):
-    machine = HelmholtzMachine.from_sizes(6, [5, 4, 3], p=family)
-    w_1, w_2, w_3 = (machine.p_layers[level].kernel.numpy() for level in range(3))
-    for level, product in ((1, w_1), (2, w_2 @ w_1), (3, w_3 @ w_2 @ w_1)):
-        order = np.argsort(-np.linalg.norm(product, axis=1))[:2]
-        largest = np.abs(product).max(axis=1, keepdims=True)
-        expected = 0.5 + 0.5 * (product / largest)[order]
-        np.testing.assert_allclose(receptive_fields(machine, 2, level), expected, atol=1e-6)
-    with pytest.raises(UserError, match="there is no layer 4"):
-        receptive_fields(machine, 2, 4)
-
-
-def test_no_receptive_fields_through_a_deterministic_layer():
-    """Its kernel takes other units than those above."""
-    machine = HelmholtzMachine.from_sizes(6, [6, 6], p="dsbn")
-    assert receptive_fields(machine, 2, 1) is not None
-    assert receptive_fields(machine, 2, 2) is None
-
-
 def test_the_prior_beside_q(table, x):
     machine, _, parts, _ = table
     prior = tf.sigmoid(machine.p_layers[-1].bias).numpy()
@@ -191,17 +171,6 @@ def test_an_autoregressive_prior_is_sampled():
     machine.p_layers[-1].bias.assign([-30.0, 0.0, 30.0])
     # 256 samples: five standard errors are 0.16.
     np.testing.assert_allclose(monitoring.prior_mean(machine, 0), [0, 0.5, 1], atol=0.16)
-
-
-def test_the_plot_of_means():
-    image = plots.means_beside(np.array([0.0, 1.0]), np.array([0.0, 0.5]), height=101).astype(int)
-    blue = (image[..., 2] > image[..., 0] + 100).nonzero()
-    orange = (image[..., 0] > image[..., 2] + 100).nonzero()
-    half = image.shape[1] // 2
-    # Sorted by the line: the unit of mean 1 comes first, and its point is halfway up.
-    assert set(blue[0][blue[1] < half]) == {49, 50, 51}
-    assert set(orange[0][orange[1] < half]) <= {0, 1}
-    assert blue[0][blue[1] > half].min() > 95
 
 
 def test_tables_are_compared(table, x):

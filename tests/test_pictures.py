@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rws_keras import HelmholtzMachine
-from rws_keras.callbacks import plots, receptive_fields
+from rws_keras.callbacks import plots, receptive_fields, tile_images
 from rws_keras.errors import UserError
 
 
@@ -53,3 +53,25 @@ def test_the_plot_of_means():
     assert set(blue[0][blue[1] < half]) == {49, 50, 51}
     assert set(orange[0][orange[1] < half]) <= {0, 1}
     assert blue[0][blue[1] > half].min() > 95
+
+
+def test_the_plot_of_means_that_are_not_finite():
+    """They stand at the edges, and the finite ones set the scale."""
+    line = np.array([np.inf, 3.0, 0.0, -np.inf, np.nan])
+    image = plots.means_beside(line, np.array([-np.inf, 3.0, 0.0, np.inf, 0.0]), height=101)
+    blue = (image[..., 2] > image[..., 0].astype(int) + 100).nonzero()
+    step = image.shape[1] // 5
+    rows = [set(blue[0][blue[1] // step == unit]) for unit in range(5)]
+    top, bottom = {0, 1, 2}, {98, 99, 100}
+    assert rows == [bottom, top, bottom, top, bottom]
+    huge = np.array([1e308, -1e308])
+    assert plots.means_beside(huge, -huge).any()
+
+
+def test_tiles_in_so_many_columns():
+    rows = np.arange(5)[:, None] * np.ones([5, 6]) / 4
+    grid = tile_images(rows, (2, 3), columns=4)
+    assert grid.shape == (2 * 3 + 1, 4 * 4 + 1, 1)
+    assert (grid[4:6, 1:4] == 255).all()
+    with pytest.raises(UserError, match="`columns` must be a positive integer"):
+        tile_images(rows, (2, 3), columns=0)

@@ -2,6 +2,7 @@
 
     python tests/distributed_step.py mirrored OUT      # two logical devices
     python tests/distributed_step.py mirrored OUT weighted    # and data with weights
+    python tests/distributed_step.py mirrored OUT unweighted NVIL    # with another objective
     python tests/distributed_step.py worker OUT        # one of several, placed by TF_CONFIG
 
 Writes to OUT the weights after two steps of `fit`, what they should be, and what they would be
@@ -18,17 +19,17 @@ import numpy as np
 import tensorflow as tf
 
 import rws_keras
-from rws_keras.objectives import ReweightedWakeSleep
+from rws_keras import objectives
 
 ROWS = ((5, 5), (7, 4))  # of each step on the two replicas
 COUNTS = np.arange(np.sum(ROWS), dtype=np.float32) % 5  # weights, where the data have some
 RATE = 0.5
 
 
-def make():
+def make(objective):
     keras.utils.set_random_seed(0)
     machine = rws_keras.HelmholtzMachine.from_sizes(10, [6, 4], seed=5)
-    machine.compile(keras.optimizers.SGD(RATE), ReweightedWakeSleep(3))
+    machine.compile(keras.optimizers.SGD(RATE), getattr(objectives, objective)(3))
     return machine
 
 
@@ -42,25 +43,36 @@ def batches(x):
     return np.reshape(np.array(np.split(x, ends[:-1]), dtype=object), np.shape(ROWS))
 
 
-def expected(x, sample_weight, replica_of_noise=(0, 1), weighted=True):
-    """Weights after steps in which each replica has its rows, noise and share."""
-    machine = make()
+def expected(objective, x, sample_weight, replica_of_noise=(0, 1), weighted=True):
+    """Weights after steps in which each replica has its rows, noise and share.
+
+    Running means of an objective are the mean of what each replica makes of them.
+    """
+    machine = make(objective)
+    running = machine.objective.non_trainable_variables
     for number, (parts, weights) in enumerate(zip(batches(x), batches(sample_weight), strict=True)):
         total = [0.0] * len(machine.trainable_variables)
+        before, after = [variable.numpy() for variable in running], []
         for part, weight, replica in zip(parts, weights, replica_of_noise, strict=True):
             share = weight.sum() / sum(each.sum() for each in weights) if weighted else 0.5
             seed = tf.random.fold_in(tf.constant([5, number]), replica)
             noise = machine.objective.noise(machine, len(part), seed)
-            gradients, _ = machine.objective.gradients(
+            gradients, particles = machine.objective.gradients(
                 machine, tf.constant(part), noise, tf.constant(weight)
             )
+            machine.objective.after_step(machine, part, particles, tf.constant(weight))
+            after.append([variable.numpy() for variable in running])
+            for variable, value in zip(running, before, strict=True):
+                variable.assign(value)
             total = [t + share * gradient for t, gradient in zip(total, gradients, strict=True)]
         for variable, gradient in zip(machine.trainable_variables, total, strict=True):
             variable.assign(variable - RATE * gradient)
+        for variable, values in zip(running, zip(*after, strict=True), strict=True):
+            variable.assign(np.mean(values, axis=0))
     return flat(machine.get_weights())
 
 
-def main(how, out, data="unweighted"):
+def main(how, out, data="unweighted", objective="ReweightedWakeSleep"):
     if how == "mirrored":
         device = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(
@@ -73,7 +85,7 @@ def main(how, out, data="unweighted"):
     is_weighted = data == "weighted"
     weight = COUNTS if is_weighted else np.ones(len(x), np.float32)
     with strategy.scope():
-        machine = make()
+        machine = make(objective)
 
     def rows(context):
         parts, weights = batches(x), batches(weight)
@@ -101,9 +113,9 @@ def main(how, out, data="unweighted"):
     np.savez(
         out,
         weights=flat(machine.get_weights()),
-        expected=expected(x, weight),
-        same_noise=expected(x, weight, replica_of_noise=(0, 0)),
-        unweighted=expected(x, weight, weighted=False),
+        expected=expected(objective, x, weight),
+        same_noise=expected(objective, x, weight, replica_of_noise=(0, 0)),
+        unweighted=expected(objective, x, weight, weighted=False),
         num_data=num_data,
         evaluated=[evaluation["num_data"], evaluation["log_likelihood"]],
     )

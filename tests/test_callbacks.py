@@ -96,6 +96,8 @@ def test_one_image_and_bad_settings(tmp_path):
         machine.fit(x, callbacks=[TensorBoard(tmp_path, x, (2, 2))], verbose=0)
     with pytest.raises(ValueError, match="`num_images` must be a positive integer"):
         TensorBoard(tmp_path, num_images=0)
+    with pytest.raises(ValueError, match="`num_images` has no effect without `image_shape`"):
+        TensorBoard(tmp_path, x, num_images=36)
     with pytest.raises(ValueError, match="`run_name` has no effect"):
         TensorBoard(tmp_path, run_name="mine")
     with pytest.raises(ValueError, match="`reference` has no effect beside `image_shape`"):

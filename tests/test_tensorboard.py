@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from rws_keras import HelmholtzMachine
-from rws_keras.callbacks import TensorBoard, log_results, monitoring, plots, receptive_fields
+from rws_keras.callbacks import TensorBoard, log_results, monitoring, plots
 from rws_keras.errors import UserError
 from rws_keras.models.particles import Particles
 from rws_keras.models.unit_activity import ACTIVE, unit_activity
@@ -98,27 +98,98 @@ def test_the_spread_of_the_log_weights_is_that_of_numpy():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_the_spread_without_particles_of_probability_zero():
+    log_weights = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    expected = [log_weights[:, 0].std(ddof=1), log_weights[1:, 1].std(ddof=1)]
+    log_weights[0, 1] = log_weights[1:, 2] = log_weights[:, 3] = -np.inf
+    found = monitoring.log_weight_spread(tf.constant(log_weights))
+    np.testing.assert_allclose(found, np.mean(expected), rtol=1e-5)
+    assert np.isnan(monitoring.log_weight_spread(tf.constant(log_weights[:, 2:])))
+
+
 def test_the_spread_is_that_of_the_machine(table, x):
     machine, _, parts, _ = table
     logged = value(parts["train"], "particles/log_weight_spread")
     log_weights = machine.sample_posterior(x[:40], 2000, seed=1).log_weights.numpy()
-    # 8 particles of 16 data: a standard error of about 8 percent, always of the same noise.
+    # 8 particles of 20 data: a standard error of about 8 percent, always of the same noise.
     np.testing.assert_allclose(logged, log_weights.std(axis=0).mean(), rtol=0.25)
 
 
-def test_active_and_dead_units(x, tmp_path):
+@pytest.mark.parametrize("family", ["sbn", "gaussian"])
+def test_active_and_dead_units(family, x, tmp_path):
     """Units that copy data are active, those that look away from them dead."""
-    machine = make(latents=[4])
+    machine = make(latents=[4], q=family, prior=family)
     kernel = np.zeros([12, 4], np.float32)
     kernel[3, 1] = 20.0
     machine.q_layers[0].kernel.assign(kernel)
     machine.q_layers[0].bias.assign([0.0, -10.0, 20.0, -20.0])
     log(machine, TensorBoard(tmp_path, x))
     train = read(tmp_path / "train")
-    assert [int((layer > ACTIVE).sum()) for layer in unit_activity(machine, x)] == [1]
+    if family == "sbn":
+        assert [int((layer > ACTIVE).sum()) for layer in unit_activity(machine, x)] == [1]
     assert value(train, "units/active_1") == 1
     assert value(train, "units/dead_1") == 3
     assert "Dead ones of the 4 units" in description(train, "units/dead_1")
+
+
+@pytest.mark.parametrize(("family", "rows"), [("sbn", 20), ("gaussian", 20), ("gaussian", 60)])
+def test_units_that_ignore_the_data_are_dead(family, rows, x, tmp_path):
+    """Also those of an upper layer, which depend on units that are noise.
+
+    5 standard errors, 200 units: with another seed one of them is active in a run of 700.
+    """
+    machine = make([200, 200], p=["sbn", family], q=family, prior=family)
+    lowest = machine.q_layers[0]
+    for variable in lowest.variables:
+        if "kernel" in variable.name:
+            variable.assign(tf.zeros_like(variable))
+    log(machine, TensorBoard(tmp_path, x[:rows]))
+    train = read(tmp_path / "train")
+    assert [value(train, f"units/active_{layer}") for layer in (1, 2)] == [0, 0]
+
+
+def test_active_units_of_an_upper_layer(x, tmp_path):
+    """The noise of the particles does not hide a unit that copies a copy."""
+    machine = make([4, 3])
+    for layer, parents in zip(machine.q_layers, (12, 4), strict=True):
+        kernel = np.zeros([parents, layer.units], np.float32)
+        kernel[3, 1] = 4.0
+        kernel[3 if parents == 12 else 1, 1] = 4.0
+        layer.kernel.assign(kernel)
+        layer.bias.assign(np.full(layer.units, -2.0))
+    log(machine, TensorBoard(tmp_path, x[:20]))
+    train = read(tmp_path / "train")
+    assert [value(train, f"units/active_{layer}") for layer in (1, 2)] == [1, 1]
+
+
+def test_the_number_of_images_does_not_change_the_spread(x, tmp_path):
+    machine, spreads = make(), []
+    for count in (4, 100):
+        log(machine, TensorBoard(tmp_path / f"{count}", x, (3, 4), num_images=count))
+        train = read(tmp_path / f"{count}" / "train")
+        spreads.append(value(train, "particles/log_weight_spread"))
+    assert spreads[0] == spreads[1]
+
+
+@pytest.mark.parametrize("count", [18, 36])
+def test_reconstructions_stand_right_of_their_data(count, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        monitoring, "reconstructions", lambda machine, particles, seed: np.zeros([60, 12])
+    )
+    log(make(), TensorBoard(tmp_path, np.ones([60, 12]), (3, 4), num_images=count))
+    image = pixels(read(tmp_path / "train"), "images/data_and_reconstructions")
+    lines, columns = (image.shape[0] - 1) // 4, (image.shape[1] - 1) // 5
+    for place in range(count):
+        top, left = place // columns * 4 + 1, place % columns * 5 + 1
+        data_on_the_left = 255 * (place % columns % 2 == 0)
+        assert (image[top : top + 3, left : left + 4] == data_on_the_left).all()
+    assert columns * (lines - 1) < count <= columns * lines
+
+
+def test_many_rows_are_not_all_looked_at(tmp_path):
+    board = TensorBoard(tmp_path, np.ones([1200, 12]))
+    log(make(), board)
+    assert len(board.x) == 1000
 
 
 def test_weights_have_histograms(table):
@@ -149,31 +220,11 @@ def test_weights_that_are_not_finite(x, tmp_path):
     assert np.isfinite(histogram).all()
 
 
-@pytest.mark.parametrize("family", ["sbn", "arsbn", "nade"])
-def test_receptive_fields_of_upper_layers_are_products_of_kernels(family):
-    machine = HelmholtzMachine.from_sizes(6, [5, 4, 3], p=family)
-    w_1, w_2, w_3 = (machine.p_layers[level].kernel.numpy() for level in range(3))
-    for level, product in ((1, w_1), (2, w_2 @ w_1), (3, w_3 @ w_2 @ w_1)):
-        order = np.argsort(-np.linalg.norm(product, axis=1))[:2]
-        largest = np.abs(product).max(axis=1, keepdims=True)
-        expected = 0.5 + 0.5 * (product / largest)[order]
-        np.testing.assert_allclose(receptive_fields(machine, 2, level), expected, atol=1e-6)
-    with pytest.raises(UserError, match="there is no layer 4"):
-        receptive_fields(machine, 2, 4)
-
-
-def test_no_receptive_fields_through_a_deterministic_layer():
-    """Its kernel takes other units than those above."""
-    machine = HelmholtzMachine.from_sizes(6, [6, 6], p="dsbn")
-    assert receptive_fields(machine, 2, 1) is not None
-    assert receptive_fields(machine, 2, 2) is None
-
-
 def test_the_prior_beside_q(table, x):
     machine, _, parts, _ = table
     prior = tf.sigmoid(machine.p_layers[-1].bias).numpy()
     np.testing.assert_allclose(monitoring.prior_mean(machine, 0), prior, rtol=1e-6)
-    means = monitoring.look(machine, tf.cast(x[:40], tf.float32), 16, 0).means[-1]
+    means = monitoring.look(machine, tf.cast(x[:40], tf.float32), 20, 0).means[-1]
     gap = np.abs(prior - means).mean()
     np.testing.assert_allclose(value(parts["train"], "units/prior_gap"), gap, rtol=1e-5)
     exact = machine.sample_posterior(x[:40], 3000, seed=1).latents[-1].numpy().mean(axis=(0, 1))
@@ -191,17 +242,6 @@ def test_an_autoregressive_prior_is_sampled():
     machine.p_layers[-1].bias.assign([-30.0, 0.0, 30.0])
     # 256 samples: five standard errors are 0.16.
     np.testing.assert_allclose(monitoring.prior_mean(machine, 0), [0, 0.5, 1], atol=0.16)
-
-
-def test_the_plot_of_means():
-    image = plots.means_beside(np.array([0.0, 1.0]), np.array([0.0, 0.5]), height=101).astype(int)
-    blue = (image[..., 2] > image[..., 0] + 100).nonzero()
-    orange = (image[..., 0] > image[..., 2] + 100).nonzero()
-    half = image.shape[1] // 2
-    # Sorted by the line: the unit of mean 1 comes first, and its point is halfway up.
-    assert set(blue[0][blue[1] < half]) == {49, 50, 51}
-    assert set(orange[0][orange[1] < half]) <= {0, 1}
-    assert blue[0][blue[1] > half].min() > 95
 
 
 def test_tables_are_compared(table, x):
@@ -234,6 +274,21 @@ def test_correlations_are_those_of_numpy(x):
     found = monitoring.Table.of(constant).correlations
     np.testing.assert_allclose(found[:12, :12], np.corrcoef(x.T), atol=1e-5)
     np.testing.assert_array_equal(found[12], 0.0)
+
+
+def test_of_a_wide_table_the_columns_that_vary_most_are_correlated():
+    random = np.random.default_rng(0)
+    odds = np.where(np.arange(150) % 7 == 0, 0.02, 0.5)
+    rows, others = (random.random((2, 300, 150)) < odds).astype(np.uint8)
+    chosen = np.sort(np.argsort(-rows.var(axis=0), kind="stable")[:128])
+    assert not any(chosen % 7 == 0)
+    data = monitoring.Table.of(rows)
+    samples = monitoring.Table.of(others, data.columns)
+    expected = [np.corrcoef(each[:, chosen].T) for each in (rows, others)]
+    np.testing.assert_allclose(data.correlations, expected[0], atol=1e-5)
+    difference = (expected[0] - expected[1])[np.triu_indices(128, k=1)]
+    error = data.errors(samples)[1]
+    np.testing.assert_allclose(error, np.sqrt(np.mean(difference**2)), rtol=1e-4)
 
 
 def test_cards(table):

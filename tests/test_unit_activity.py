@@ -7,7 +7,7 @@ from exact import all_vectors, tiny_machine
 
 from rws_keras import HelmholtzMachine
 from rws_keras.errors import UserError
-from rws_keras.models.unit_activity import ACTIVE, unit_activity
+from rws_keras.models.unit_activity import ACTIVE, activity_of_means, unit_activity
 
 
 def test_activities_are_the_variances_of_the_exact_means():
@@ -43,6 +43,14 @@ def test_batches_make_no_difference_to_the_shape(batch_size):
     machine = tiny_machine("sbn", "sbn")
     found = unit_activity(machine, all_vectors(4), batch_size=batch_size)
     assert [layer.shape for layer in found] == [(3,), (2,)]
+
+
+def test_the_noise_of_the_particles_is_known():
+    """2,000 units that ignore the data: a standard deviation is known to 2 percent."""
+    means = np.random.default_rng(0).normal(size=(20, 30, 2000))
+    activity = activity_of_means(means)
+    np.testing.assert_allclose(activity.noise.mean(), activity.values.std(), rtol=0.15)
+    assert not activity.is_active.any()
 
 
 def test_one_row_is_refused():

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from rws_keras.callbacks.monitoring import CORRELATED_UNITS, NUM_WEIGHED, TABLE_SAMPLES
-from rws_keras.models.unit_activity import ACTIVE
+from rws_keras.callbacks.monitoring import CORRELATED_UNITS, NUM_WEIGHED, SPREAD_ROWS, TABLE_SAMPLES
+from rws_keras.models.unit_activity import ACTIVE, STANDARD_ERRORS, Activity
 
 # Groups are sorted by name and only the first ones are open: the likelihood's comes first.
 LOG_LIKELIHOOD = "estimates/log_likelihood"
@@ -25,47 +25,56 @@ IN_TRAINING = "log_likelihood/validation_in_training"
 _DESCRIPTIONS = {
     ELBO: "Evidence lower bound `E_q[log p(x, h) - log q(h | x)]` in nats per datum. Its distance "
     "to the log-likelihood says how far Q is from P's posterior.",
-    NUM_PARTICLES: "K, the number of particles a datum.",
+    NUM_PARTICLES: "K, the number of particles per datum.",
     SPREAD: f"Standard deviation of the log-weights `log p(x, h) - log q(h | x)` of a datum's "
-    f"{NUM_WEIGHED} particles, mean over monitored data, in nats. 0 says that Q is P's posterior; "
-    "above some nats one particle has almost all the weight.",
+    f"{NUM_WEIGHED} particles, mean over the first {SPREAD_ROWS} rows of the monitored data, in "
+    "nats. 0 says that Q is P's posterior; above some nats one particle has almost all the weight. "
+    "Particles of probability zero are left out.",
     "particles/normalized_weights": "Importance weights `ω / Σ ω` of the objective's K particles "
     "on monitored data. All at 1 / K is best; a heap at 0 and a few at 1 say that one particle "
     "has all the weight.",
     "layers/kl_#": "`E_q[log q(h | below) - log p(h | above)]` of a latent layer in nats per "
     "datum, 1 is the lowest layer: how much it says of the datum. Near 0 it is not used.",
     "layers/entropy_#": "Entropy of Q in a latent layer, `-E_q[log q(h | below)]`, in nats per "
-    "datum, 1 is the lowest layer: how unsure Q is of these units. Near 0 it is deterministic.",
+    "datum, 1 is the lowest layer: how unsure Q is of these units. Where they are binary, 0 says "
+    "that Q is certain. The entropy of Gaussian units is that of a density: 0 means nothing in "
+    "particular, and the more certain Q is, the further it falls below 0.",
     "gradient_norm/#": "Norm of the gradient of a layer's weights on monitored data. `p_0` gives "
     "the visible units, `p_1` and `q_1` the lowest latents.",
     "training/learning_rate": "Learning rate after the epoch.",
     "weights/#": "The layer's weights and biases.",
     "objective/#": "Weights of the objective itself, such as a baseline.",
     "units/means_of_q_#": "Means of the units of a latent layer under Q over the monitored data. "
-    "A heap at 0 or 1 is of units that hardly ever change.",
+    "Binary units whose means are near 0 or 1 hardly ever change; means of Gaussian units may be "
+    "any number.",
     "units/prior_gap": "Mean distance between the units' means under Q, over the monitored data, "
-    "and under P's prior, in the top layer. 0 where Q uses each unit as often as P does.",
+    "and under P's prior, in the top layer. 0 where the means agree: for binary units, Q turns "
+    "each on as often as P does.",
     "units/top_layer_of_q_beside_prior": "A unit of the top latent layer in each column, sorted "
-    "by its mean under P's prior, the orange line from 1 at the upper edge to 0 at the lower. Blue "
-    "points are the means under Q over the monitored data: off the line, Q uses the unit more or "
-    "less often than P draws it.",
+    "by its mean under P's prior, the orange line. Blue points are the means under Q over the "
+    "monitored data: above the line the mean of Q is the larger, for a binary unit Q turns it on "
+    "more often than P does. The lower edge is 0 and the upper one 1, or the least and the largest "
+    "mean where these are beyond, as those of Gaussian units may be.",
     "images/samples_from_p": "Samples from P: means of the visible units. The noise is the same in "
     "each epoch.",
     "images/data_and_reconstructions": "Monitored data, and to the right of each the visible means "
     "of one of its particles, chosen by its weight.",
     "images/receptive_fields_#": "What the units of a latent layer do to the visible ones, 1 is "
     "the lowest layer: the strongest rows of `W_1`, of `W_2 W_1` for layer 2, and so on. Red "
-    "turns pixels on, blue off; the largest weight of each has the full colour.",
+    "makes pixels brighter, blue darker; the largest weight of each has the full colour. Of NADE "
+    "only the direct weights count: the path through its hidden layer is left out.",
     "table/marginals": "A column of the table in each column, sorted by its mean in the data, the "
-    f"orange line. Blue points are the means of {TABLE_SAMPLES:,} samples from P.",
+    f"orange line. Blue points are the means of {TABLE_SAMPLES:,} samples from P. The lower edge "
+    "is 0 and the upper one 1, or the least and the largest mean where these are beyond.",
     "table/correlations": "Correlations between columns, of the data on the left and of "
     f"{TABLE_SAMPLES:,} samples from P on the right: red 1, white 0, blue -1. Of a wide table the "
     f"{CORRELATED_UNITS} columns that vary most.",
     "table/marginal_error": "Root mean square, over the columns, of the difference between the "
     f"means of the data and of {TABLE_SAMPLES:,} samples from P.",
-    "table/correlation_error": "Root mean square, over all pairs of columns, of the difference "
+    "table/correlation_error": "Root mean square, over the pairs of columns, of the difference "
     f"between the correlations of the data and of {TABLE_SAMPLES:,} samples from P. Samples alone "
-    f"make it about {TABLE_SAMPLES**-0.5:.2f}.",
+    f"make it about {TABLE_SAMPLES**-0.5:.2f}. Of a wide table only the {CORRELATED_UNITS} columns "
+    "that vary most are taken.",
     IN_TRAINING: "Log-likelihood of the validation data after the last epoch, with the K of the "
     "validation in training.",
 }
@@ -156,19 +165,22 @@ def epoch_charts(values: Mapping[str, float], num_particles: str) -> Iterator[Ch
         )
 
 
-def unit_charts(layer: int, activity: np.ndarray) -> Iterator[Chart]:
+def unit_charts(layer: int, activity: Activity) -> Iterator[Chart]:
     """How many units of a latent layer are active and dead.
 
     Args:
         layer: The layer's number, 1 is the lowest.
-        activity: Activity `[units]`, see `unit_activity`.
+        activity: Activity of its units.
     """
-    units, active = len(activity), int((activity > ACTIVE).sum())
+    units, active = len(activity.values), int(activity.is_active.sum())
     yield Chart(
         f"units/active_{layer}",
         active,
         f"Active ones of the {units} units of latent layer {layer} (1 is the lowest): the "
-        f"variance of `E_q[h | x]` over the monitored data is above {ACTIVE}.",
+        f"variance of `E_q[h | x]` over the monitored data is above {ACTIVE}, and above "
+        f"{STANDARD_ERRORS:g} standard errors of what the noise of the particles makes of it. With "
+        "less than 20 rows of monitored data, active and dead units of the upper layers are hardly "
+        "told apart.",
     )
     yield Chart(
         f"units/dead_{layer}",

@@ -9,21 +9,28 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from rws_keras.checks import check_positive_integer
 from rws_keras.files import expanded, replace_file
 
 
-def tile_images(rows: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
-    """Arranges flat images in a grid, as nearly square as their number allows.
+def tile_images(
+    rows: np.ndarray, image_shape: tuple[int, int], columns: int | None = None
+) -> np.ndarray:
+    """Arranges flat images in a grid.
 
     Args:
         rows: Array `[N, height * width]` of grey levels in [0, 1].
         image_shape: `(height, width)`.
+        columns: How many images a line has; by default the grid is as nearly square as their
+            number allows.
 
     Returns:
         uint8 array `[grid height, grid width, 1]` with thin grey lines between images.
     """
     rows = np.asarray(rows)
-    columns = math.ceil(math.sqrt(len(rows)))
+    if columns is None:
+        columns = math.ceil(math.sqrt(len(rows)))
+    columns = check_positive_integer(columns, "columns")
     lines = math.ceil(len(rows) / columns)
     height, width = image_shape
     grid = np.full((lines * (height + 1) + 1, columns * (width + 1) + 1), 0.35)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,12 +10,15 @@ import tensorflow as tf
 
 from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
 from rws_keras.models.particles import Particles
-from rws_keras.models.unit_activity import activity_of_particles
+from rws_keras.models.unit_activity import Activity, activity_of_means
 
-# Particles from Q for the activity of units, as `unit_activity` takes; those of them whose weights
-# are computed: an autoregressive P takes long to weigh one.
+# Rows of data that are looked at, at most.
+ROWS = 1000
+# Particles from Q of each, for the activity of units. Those whose weights are computed, and of how
+# many rows for their spread: an autoregressive P takes long to weigh one.
 NUM_PARTICLES = 20
 NUM_WEIGHED = 8
+SPREAD_ROWS = 20
 # Samples that are compared with a table of data, and units whose correlations are shown.
 TABLE_SAMPLES = 1000
 CORRELATED_UNITS = 128
@@ -26,18 +30,21 @@ class Look(NamedTuple):
     """What Q makes of the monitored data.
 
     Attributes:
-        activity: Activity `[units]` of each latent layer, bottom first; see `unit_activity`.
+        activity: Activity of the units of each latent layer, bottom first.
         means: Mean `[units]` of each latent layer over particles and data.
         weighed: Particles of the first data, with their weights.
     """
 
-    activity: list[np.ndarray]
+    activity: list[Activity]
     means: list[np.ndarray]
     weighed: Particles
 
 
 def look(machine: Any, x: tf.Tensor, num_weighed: int, seed: Seed) -> Look:
     """Draws particles from Q once.
+
+    Of a unit its mean given the units that it depends on is used, not its sample: for the lowest
+    layer, if its units are independent, the means over particles are exact.
 
     Args:
         machine: A `HelmholtzMachine`.
@@ -47,30 +54,41 @@ def look(machine: Any, x: tf.Tensor, num_weighed: int, seed: Seed) -> Look:
     """
     noise = uniform_noise(machine.q.noise_shapes(NUM_PARTICLES, len(x)), seed)
     latents, log_q = machine.q.sample(noise, given=x)
+    layers = zip(machine.q_layers, [x, *latents], latents, strict=False)
+    means = [_conditional_means(layer, below, sample) for layer, below, sample in layers]
     few, log_q = (
         [each[:NUM_WEIGHED, :num_weighed] for each in layers] for layers in (latents, log_q)
     )
     weighed = Particles(few, machine.log_p(x[:num_weighed], few), log_q)
-    means = [tf.reduce_mean(layer, axis=[0, 1]).numpy() for layer in latents]
-    return Look(activity_of_particles(latents), means, weighed)
+    activity = [activity_of_means(layer) for layer in means]
+    return Look(activity, [layer.mean(axis=(0, 1), dtype=np.float64) for layer in means], weighed)
 
 
-def log_weight_spread(log_weights: tf.Tensor) -> tf.Tensor:
+def _conditional_means(layer, below, sample):
+    """Means `[K, N, units]` of a layer's units given those that each depends on."""
+    means = layer.distribution(below).conditional_mean(sample)
+    return np.broadcast_to(means, sample.shape)
+
+
+def log_weight_spread(log_weights: tf.Tensor) -> float:
     """Standard deviation of the log-weights of a datum over its particles, mean over the data.
 
+    Particles of probability zero are left out, and data that have fewer than two others.
+
     Args:
-        log_weights: `[K, N]` in nats, K of at least 2.
+        log_weights: `[K, N]` in nats.
 
     Returns:
-        A scalar in nats: 0 where Q is P's posterior.
+        A number in nats: 0 where Q is P's posterior, NaN if no datum is left.
     """
-    num_particles = log_weights.shape[0]
-    variance = tf.math.reduce_variance(log_weights, axis=0)
-    return tf.reduce_mean(tf.sqrt(variance * num_particles / (num_particles - 1)))
+    columns = np.asarray(log_weights, np.float64).T
+    of_data = [column[np.isfinite(column)] for column in columns]
+    spreads = [column.std(ddof=1) for column in of_data if len(column) > 1]
+    return float(np.mean(spreads)) if spreads else math.nan
 
 
 def reconstructions(machine: Any, particles: Particles, seed: Seed) -> np.ndarray:
-    """Visible means of one particle a datum, chosen by its weight.
+    """Visible means of one particle per datum, chosen by its weight.
 
     Args:
         machine: A `HelmholtzMachine`.
@@ -112,40 +130,49 @@ class Table(NamedTuple):
 
     Attributes:
         means: Means `[D]` of the columns.
-        variances: Their variances `[D]`.
-        correlations: Correlations `[D, D]` of the columns; 0 with one that does not vary.
+        columns: The C columns whose correlations are compared.
+        correlations: Their correlations `[C, C]`; 0 with one that does not vary.
     """
 
     means: np.ndarray
-    variances: np.ndarray
+    columns: np.ndarray
     correlations: np.ndarray
 
     @classmethod
-    def of(cls, rows: np.ndarray) -> Table:
-        """The means and correlations of rows `[N, D]`."""
+    def of(cls, rows: np.ndarray, columns: np.ndarray | None = None) -> Table:
+        """The means and correlations of rows `[N, D]`.
+
+        Args:
+            rows: The table.
+            columns: Columns whose correlations to compute; by default the `CORRELATED_UNITS`
+                that vary most.
+        """
         rows = np.asarray(rows, np.float32)
         means = rows.mean(axis=0)
-        centred = rows - means
+        if columns is None:
+            columns = np.sort(np.argsort(-rows.var(axis=0), kind="stable")[:CORRELATED_UNITS])
+        centred = rows[:, columns] - means[columns]
         norms = np.linalg.norm(centred, axis=0)
         scaled = np.divide(centred, norms, out=np.zeros_like(centred), where=norms > 1e-6)
-        return cls(means, norms**2 / len(rows), scaled.T @ scaled)
+        return cls(means, columns, scaled.T @ scaled)
 
     def errors(self, other: Table) -> tuple[float, float]:
         """Root mean squares of the differences of means, and of correlations of pairs."""
-        pairs = np.triu_indices(len(self.means), k=1)
+        pairs = np.triu_indices(len(self.columns), k=1)
         correlations = (self.correlations - other.correlations)[pairs]
         return _rms(self.means - other.means), _rms(correlations)
 
 
-def sample_table(machine: Any, seed: Seed) -> Table:
+def sample_table(machine: Any, seed: Seed, columns: np.ndarray | None = None) -> Table:
     """What is compared of `TABLE_SAMPLES` samples from P.
 
     Args:
         machine: A `HelmholtzMachine`.
         seed: An integer, an int32 tensor `[2]`, or `None`.
+        columns: Columns whose correlations to compute; see `Table.of`.
     """
     noise = uniform_noise(machine.p.noise_shapes(TABLE_SAMPLES), seed)
-    return Table.of(machine.p.sample(noise)[0][0].numpy())
+    return Table.of(machine.p.sample(noise)[0][0].numpy(), columns)
 
 
 def _rms(values):

@@ -42,6 +42,21 @@ def tile_fields(fields: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
     )
 
 
+def tile_pairs(left: np.ndarray, right: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
+    """Pairs of images in a grid: on the right of each of the first kind one of the second.
+
+    Args:
+        left: Array `[N, height * width]` of grey levels in [0, 1].
+        right: Array `[N, height * width]`.
+        image_shape: `(height, width)`.
+
+    Returns:
+        uint8 array `[grid height, grid width, 1]`; a line of the grid has an even number of images.
+    """
+    images = np.stack([left, right], axis=1).reshape(-1, left.shape[1])
+    return tile_images(images, image_shape, columns=2 * math.ceil(math.sqrt(len(left) / 2)))
+
+
 def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Two matrices of values in [-1, 1] side by side, in diverging colours.
 
@@ -74,13 +89,17 @@ def means_beside(line: np.ndarray, points: np.ndarray, height: int = 160) -> np.
 
     Returns:
         uint8 array `[height, width, 3]`. The lower edge stands for 0 and the upper one for 1, or
-        for the least and the largest value where these are beyond.
+        for the least and the largest finite value where these are beyond. NaN is drawn as 0,
+        infinity at the edge.
     """
-    line, points = (np.nan_to_num(np.asarray(series, float)) for series in (line, points))
+    both = np.array([line, points], float)
+    both[np.isnan(both)] = 0.0
+    # So that the difference of two is finite.
+    finite = both[np.abs(both) < 1e300]
+    lowest, highest = finite.min(initial=0.0), finite.max(initial=1.0)
+    line, points = np.clip(both, lowest, highest)
     order = np.argsort(-line, kind="stable")
     line, points = line[order], points[order]
-    lowest = min(0.0, line.min(), points.min())
-    highest = max(1.0, line.max(), points.max())
     step = max(3, math.ceil(320 / len(line)))
     image = np.ones((height, len(line) * step, 3))
     image[:: max(1, (height - 1) // 4)] = 0.85

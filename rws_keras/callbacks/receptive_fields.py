@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -9,10 +10,11 @@ import numpy as np
 
 from rws_keras.checks import check_integer
 from rws_keras.errors import UserError
-from rws_keras.layers import ARSBN, NADE, SBN
+from rws_keras.layers import ARSBN, NADE, SBN, Gaussian
 
-# Layers whose kernel takes the units above as they are, so that kernels may be multiplied.
-_TAKE_PARENTS = (SBN, ARSBN, NADE)
+# Layers whose kernel leads from the units above to their own; a `Gaussian` only without
+# `hidden_units`. That of other layers, `DSBN` among them, may begin at a hidden layer.
+_TAKE_PARENTS = (SBN, ARSBN, NADE, Gaussian)
 
 
 def receptive_fields(machine: Any, count: int, level: int = 1) -> np.ndarray | None:
@@ -20,7 +22,9 @@ def receptive_fields(machine: Any, count: int, level: int = 1) -> np.ndarray | N
 
     A unit of the lowest latent layer has its row of the kernel `W_1` `[units, visible]`, one of
     layer l its row of `W_l ⋯ W_2 W_1`: the sigmoids in between are taken for linear, and the
-    connections within an autoregressive layer are left out.
+    connections within an autoregressive layer are left out. Of `NADE` that is only the direct
+    path, the kernel `U_b`: what the units above do by way of its hidden layer (`U_c`) is left
+    out as well.
 
     Args:
         machine: A `HelmholtzMachine`.
@@ -29,8 +33,9 @@ def receptive_fields(machine: Any, count: int, level: int = 1) -> np.ndarray | N
 
     Returns:
         Array `[count, visible]` in [0, 1]: 0.5 stands for a weight of zero, and each row's
-        largest weight is 0 or 1. `None` where the kernels of the layers do not follow one upon
-        the other, for instance below a layer `"dsbn"`.
+        largest weight is 0 or 1. `None` where one of the layers on the way down has no kernel
+        that leads from the units above to its own: `DSBN`, `Gaussian` with `hidden_units`, and
+        layers of one's own that are not derived from `SBN`, `ARSBN`, `NADE` or `Gaussian`.
 
     Raises:
         UserError: If the machine has no such layer.
@@ -40,20 +45,18 @@ def receptive_fields(machine: Any, count: int, level: int = 1) -> np.ndarray | N
         raise UserError(
             f"The machine has {len(machine.latent_units)} latent layers, there is no layer {level}."
         )
-    if not all(isinstance(layer, _TAKE_PARENTS) for layer in machine.p_layers[: level - 1]):
+    kernels = [_kernel(layer) for layer in machine.p_layers[:level]]
+    if any(kernel is None for kernel in kernels):
         return None
-    fields = _kernel(machine.p_layers[level - 1])
-    for layer in reversed(machine.p_layers[: level - 1]):
-        fields = None if fields is None else fields @ _kernel(layer)
-    if fields is None:
-        return None
+    fields = functools.reduce(np.matmul, reversed(kernels))
     fields = fields[np.argsort(-np.linalg.norm(fields, axis=1))[:count]]
     return 0.5 + 0.5 * fields / np.maximum(np.abs(fields).max(axis=1, keepdims=True), 1e-12)
 
 
 def _kernel(layer):
-    """The kernel `[parents, units]` of a layer, `None` if it has none."""
-    kernel = getattr(layer, "kernel", None)
-    if kernel is None or len(kernel.shape) != 2 or kernel.shape[1] != layer.units:
+    """The kernel `[parents, units]` from the units above to the layer's own, `None` without one."""
+    behind_hidden_units = isinstance(layer, Gaussian) and layer.hidden_units
+    if not isinstance(layer, _TAKE_PARENTS) or behind_hidden_units:
         return None
-    return keras.ops.convert_to_numpy(kernel)
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    return kernel if kernel.shape == (layer.given_units, layer.units) else None

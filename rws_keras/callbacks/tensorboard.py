@@ -21,6 +21,7 @@ from rws_keras.layers.noise import Seed
 _ROWS = 12
 # Rows of the reference.
 _REFERENCE_ROWS = 10_000
+_NUM_IMAGES = 36
 
 
 class TensorBoard(keras.callbacks.Callback):
@@ -43,13 +44,16 @@ class TensorBoard(keras.callbacks.Callback):
     Args:
         log_dir: Directory of the logs; `train`, `validation` and `summary` are made below it.
         x: Monitored data `[N, visible]`, at least two, for instance 100 rows of the validation
-            split; without them nothing is shown that needs data.
+            split; without them nothing is shown that needs data. Of more than 1,000 rows the
+            first are taken. With less than twenty, active and dead units of the upper layers are
+            hardly told apart.
         image_shape: `(height, width)` if the data are images.
         hyperparameters: Dict of names to numbers, strings or bools.
         run_name: What the HParams tab calls the run. Runs of one name are averaged there; by
             default it is the path of the logs, which no two runs share.
         num_images: Positive integer: how many samples, images (data and reconstructions taken
-            together, at least one pair) and receptive fields to show.
+            together, at least one pair) and receptive fields to show where the data are images;
+            36 by default.
         seed: Seeds what is drawn for the logs: samples share their noise from epoch to epoch, so
             that one sees them change. An integer, an int32 tensor `[2]`, or `None` for fresh
             noise each time.
@@ -72,7 +76,7 @@ class TensorBoard(keras.callbacks.Callback):
         x: np.ndarray | tf.Tensor | None = None,
         image_shape: tuple[int, int] | None = None,
         hyperparameters: dict | None = None,
-        num_images: int = 36,
+        num_images: int | None = None,
         seed: Seed = 0,
         run_name: str | None = None,
         reference: np.ndarray | tf.Tensor | None = None,
@@ -80,6 +84,10 @@ class TensorBoard(keras.callbacks.Callback):
         super().__init__()
         if run_name is not None and not hyperparameters:
             raise UserError("`run_name` has no effect without `hyperparameters`.")
+        if num_images is None:
+            num_images = _NUM_IMAGES
+        elif check_positive_integer(num_images, "num_images") and image_shape is None:
+            raise UserError("`num_images` has no effect without `image_shape`.")
         if reference is not None and image_shape is not None:
             raise UserError(
                 "`reference` has no effect beside `image_shape`: samples of images are shown as "
@@ -91,7 +99,7 @@ class TensorBoard(keras.callbacks.Callback):
         self.reference = reference
         self.image_shape = None if image_shape is None else _check_image_shape(image_shape)
         self.hyperparameters = cards.check_hyperparameters(hyperparameters or {})
-        self.num_images = check_positive_integer(num_images, "num_images")
+        self.num_images = num_images
         self.seed = check_seed(seed)
 
     def on_train_begin(self, logs=None):
@@ -105,6 +113,7 @@ class TensorBoard(keras.callbacks.Callback):
             self.x = machine.check_data(self.x)
             if len(self.x) < 2:
                 raise UserError("`x` must have at least two rows: it shows what differs by datum.")
+            self.x = self.x[: monitoring.ROWS]
             # Traced once for each combination of the objective's settings, such as K.
             self._gradients = tf.function(self._monitor, autograph=False)
         if self.reference is not None:
@@ -197,9 +206,11 @@ class TensorBoard(keras.callbacks.Callback):
         charts.histogram("particles/normalized_weights", particles.normalized_weights)
 
     def _log_units(self, x):
-        machine, pairs = self.model, max(self.num_images // 2, 1)
-        look = monitoring.look(machine, x, max(pairs, _ROWS), self.seed)
-        charts.scalar(charts.SPREAD, monitoring.log_weight_spread(look.weighed.log_weights))
+        machine, rows = self.model, monitoring.SPREAD_ROWS
+        pairs = 0 if self.image_shape is None else max(self.num_images // 2, 1)
+        look = monitoring.look(machine, x, max(rows, pairs), self.seed)
+        spread = monitoring.log_weight_spread(look.weighed.log_weights[:, :rows])
+        charts.scalar(charts.SPREAD, spread)
         layers = zip(look.activity, look.means, strict=True)
         for layer, (activity, means) in enumerate(layers, start=1):
             charts.write(*charts.unit_charts(layer, activity))
@@ -209,8 +220,7 @@ class TensorBoard(keras.callbacks.Callback):
         charts.image("units/top_layer_of_q_beside_prior", plots.means_beside(prior, top))
         if self.image_shape is not None:
             means = monitoring.reconstructions(machine, look.weighed, self.seed)[:pairs]
-            images = np.stack([x[: len(means)], means], axis=1).reshape(-1, x.shape[1])
-            tiles = tile_images(images, self.image_shape)
+            tiles = plots.tile_pairs(x[: len(means)], means, self.image_shape)
             charts.image("images/data_and_reconstructions", tiles)
 
     def _log_images(self, image_shape):
@@ -224,13 +234,13 @@ class TensorBoard(keras.callbacks.Callback):
                 charts.image(f"images/receptive_fields_{level}", tiles)
 
     def _log_table(self):
-        data, samples = self._table, monitoring.sample_table(self.model, self.seed)
+        data = self._table
+        samples = monitoring.sample_table(self.model, self.seed, data.columns)
         for name, error in zip(("marginal", "correlation"), data.errors(samples), strict=True):
             charts.scalar(f"table/{name}_error", error)
         charts.image("table/marginals", plots.means_beside(data.means, samples.means))
-        units = np.sort(np.argsort(-data.variances)[: monitoring.CORRELATED_UNITS])
-        of_units = (each.correlations[np.ix_(units, units)] for each in (data, samples))
-        charts.image("table/correlations", plots.beside(*of_units))
+        pixels = plots.beside(data.correlations, samples.correlations)
+        charts.image("table/correlations", pixels)
 
 
 def _check_image_shape(image_shape):

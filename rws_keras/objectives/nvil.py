@@ -40,7 +40,8 @@ class NVIL(Objective):
     `∇_φ log q(h_l | h_{l-1}) (s_l - C_l(h_{l-1}) - c_l) / max(1, σ_l)`.
 
     The networks `C_l` have one hidden layer and are trained with the machine, by `optimizer`, to
-    predict the signals. Running mean and variance begin at 0 and 1.
+    predict the signals. Running mean and variance begin at 0 and 1; replicas
+    of a distribution strategy take the mean of their own.
 
     Args:
         num_particles: Positive integer, the number K of samples that are averaged over.
@@ -74,11 +75,9 @@ class NVIL(Objective):
             )
             network.build(shape)
             self.baselines.append(network)
-        count = (len(self.baselines),)
-        self.mean = self.add_weight(name="mean", shape=count, initializer="zeros", trainable=False)
-        self.variance = self.add_weight(
-            name="variance", shape=count, initializer="ones", trainable=False
-        )
+        running = {"shape": (len(self.baselines),), "trainable": False, "aggregation": "mean"}
+        self.mean = self.add_weight(name="mean", initializer="zeros", **running)
+        self.variance = self.add_weight(name="variance", initializer="ones", **running)
 
     def loss(
         self, machine, x: tf.Tensor, draws: Draws, sample_weight: tf.Tensor | None = None

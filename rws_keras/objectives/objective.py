@@ -46,7 +46,8 @@ class Objective(keras.layers.Layer):
     - `noise_shapes` and `draw`, for other draws than particles from Q;
     - `build`, to create weights of its own (a baseline network, say). They are saved with the
       machine. Trainable ones are trained with the machine, by `optimizer`, through the loss;
-      others are changed in `update`, once a step;
+      others are changed in `update`, once a step. Replicas of a distribution strategy share
+      them: there such a weight needs an `aggregation`, such as `"mean"`;
     - `settings`, to check the values of arguments, also when they change.
 
     Arguments that are plain values and kept in attributes of their names are part of the
@@ -266,7 +267,7 @@ class Objective(keras.layers.Layer):
         """
         named = self.split(machine, tf.shape(x)[0], noise)
         draws = None if self.path_gradients else self.draw(machine, x, named)
-        variables = [variable.value for variable in machine.trainable_variables]
+        variables = [_as_on_tape(variable.value) for variable in machine.trainable_variables]
         with tf.GradientTape() as tape:
             with _one_call(machine):
                 if draws is None:
@@ -376,6 +377,16 @@ def sum_over_particles(weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
 def _is_switch(scale: Any) -> bool:
     """Whether a scale only says that its part of the loss is on, or off."""
     return isinstance(scale, bool) or not scale
+
+
+def _as_on_tape(variable: tf.Variable) -> tf.Variable:
+    """A variable as a gradient tape knows it.
+
+    Under a distribution strategy, outside of its replicas, that is the first of its copies.
+    """
+    if tf.distribute.in_cross_replica_context():
+        return tf.distribute.get_strategy().experimental_local_results(variable)[0]
+    return variable
 
 
 @contextlib.contextmanager

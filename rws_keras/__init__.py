@@ -15,6 +15,7 @@ __all__ = [
     "Particles",
     "PresetError",
     "Samples",
+    "baselines",
     "callbacks",
     "datasets",
     "layers",
@@ -39,7 +40,7 @@ def _is_command() -> bool:
 # classes that have been imported. The program imports it when a command first needs it, so that
 # `rws-keras --help` does not wait for TensorFlow.
 if TYPE_CHECKING or not _is_command():
-    from rws_keras import callbacks, datasets, layers, objectives
+    from rws_keras import baselines, callbacks, datasets, layers, objectives
     from rws_keras.models import (
         HelmholtzMachine,
         LikelihoodEstimate,
@@ -53,7 +54,7 @@ else:
     def __getattr__(name: str) -> object:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        packages = ("callbacks", "datasets", "layers", "models", "objectives")
+        packages = ("baselines", "callbacks", "datasets", "layers", "models", "objectives")
         found = {package: importlib.import_module(f"{__name__}.{package}") for package in packages}
         return found[name] if name in found else getattr(found["models"], name)
 

@@ -162,13 +162,23 @@ def test_results_belong_to_the_recipes_of_today(path):
     assert recipe.Recipe(**json.loads(path.read_text())["recipe"]) == recipe.load(path.stem)[1]
 
 
+MACHINE, TABLE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
 @pytest.mark.slow
-def test_the_example_runs(tmp_path, monkeypatch, capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def test_the_example_of_a_machine_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(MACHINE, "README.md", "exec"), {})
     assert (tmp_path / "digits.keras").exists()
     assert "'num_particles': 1000" in capsys.readouterr().out
+
+
+def test_the_example_of_a_table_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "survey.csv").write_text("smokes,blood\nyes,A\n,0\nno,AB\n")
+    names = {"rws_keras": rws_keras}
+    exec(compile(TABLE, "README.md", "exec"), names)
+    assert names["x"].shape == (3, 4)
 
 
 def test_links_lead_somewhere():

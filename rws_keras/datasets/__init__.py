@@ -10,6 +10,8 @@ from rws_keras.datasets.preprocessing import (
     minibatches,
     stochastic_binarization,
 )
+from rws_keras.datasets.schema import Column, Schema
+from rws_keras.datasets.tables import read_table
 from rws_keras.datasets.tfds_sets import load_binarized_mnist, load_density_estimation
 from rws_keras.errors import UserError
 from rws_keras.suggestions import unknown
@@ -67,7 +69,9 @@ def load(name: str) -> BinaryData:
 __all__ = [
     "NAMES",
     "BinaryData",
+    "Column",
     "DatasetNotFoundError",
+    "Schema",
     "count_rows",
     "load",
     "load_bars",
@@ -75,5 +79,6 @@ __all__ = [
     "load_density_estimation",
     "load_digits",
     "minibatches",
+    "read_table",
     "stochastic_binarization",
 ]

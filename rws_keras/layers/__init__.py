@@ -3,6 +3,7 @@
 from rws_keras.arrays import BINARY, REAL, Support
 from rws_keras.layers.arsbn import ARSBN, AutoregressiveBernoulli
 from rws_keras.layers.bernoulli import BinaryDistribution
+from rws_keras.layers.choices import Choices
 from rws_keras.layers.distribution import NoiseDrivenDistribution
 from rws_keras.layers.dsbn import DSBN
 from rws_keras.layers.gaussian import DiagonalGaussian, Gaussian
@@ -23,6 +24,7 @@ __all__ = [
     "SBN",
     "AutoregressiveBernoulli",
     "BinaryDistribution",
+    "Choices",
     "DiagonalGaussian",
     "FactorizedBernoulli",
     "Gaussian",

@@ -15,6 +15,9 @@ from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 # rest of the block; the units beyond it are brought up to date by one matrix product.
 _BLOCK = 16
 
+# A logit that decides alone.
+_DECISIVE = 1e6
+
 
 class AutoregressiveBernoulli(BinaryDistribution):
     """Units that depend linearly on the units before them.
@@ -68,8 +71,12 @@ class AutoregressiveBernoulli(BinaryDistribution):
         shift = tf.cast(self.shift, self.dtype)
         return shift + tf.tensordot(self._vector(value), self._masked_kernel(), 1)
 
-    def _ancestral_sample(self, noise):
+    def _ancestral_sample(self, noise, groups=None):
         shift, kernel = tf.cast(self.shift, self.dtype), self._masked_kernel()
+        if groups is not None:
+            # A weight so large that it decides alone; it acts on units alone that have no choice.
+            shift += tf.where(groups.last, _DECISIVE, 0.0)
+            kernel -= 2.0 * _DECISIVE * tf.cast(groups.earlier, self.dtype)
         shape = tf.broadcast_dynamic_shape(tf.shape(noise), tf.shape(shift))
         units = size(kernel, 0)
         noise = tf.reshape(tf.broadcast_to(noise, shape), [-1, units])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import abc
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from rws_keras.layers.distribution import NoiseDrivenDistribution
+
+if TYPE_CHECKING:
+    from rws_keras.layers.choices import Groups
 
 tfd = tfp.distributions
 
@@ -97,8 +101,14 @@ class BinaryDistribution(NoiseDrivenDistribution):
         """
 
     @abc.abstractmethod
-    def _ancestral_sample(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Maps uniform noise `[..., D]` to the sample and the logits passed on the way."""
+    def _ancestral_sample(
+        self, noise: tf.Tensor, groups: Groups | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Maps uniform noise `[..., D]` to the sample and the logits passed on the way.
+
+        With `groups` a unit of a choice is on only if none before it is, and the last one if none
+        before it is; the logits are those of the other units.
+        """
 
     def conditional_probs(self, value: tf.Tensor) -> tf.Tensor:
         """`p(x_i = 1 | x_1 … x_{i-1})` of every unit at `value`; shapes as the logits'."""

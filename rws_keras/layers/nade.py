@@ -17,6 +17,9 @@ from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 # Larger blocks leave the processor's cache, smaller ones do more steps.
 _BLOCK = 8
 
+# A logit that decides alone.
+_DECISIVE = 1e6
+
 
 class NeuralAutoregressiveBernoulli(BinaryDistribution):
     """Units that see those before them through one shared hidden layer.
@@ -76,12 +79,13 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
         logits = _hidden_logits(value, hidden_shift, encoder, decoder, *_sizes(encoder))
         return shift + _unflatten_rows(batch, logits)
 
-    def _ancestral_sample(self, noise):
+    def _ancestral_sample(self, noise, groups=None):
         shift, hidden_shift, encoder, decoder = self._parameters_as_tensors()
         batch = tf.broadcast_dynamic_shape(tf.shape(noise)[:-1], self.batch_shape_tensor())
         noise, shift, hidden_shift = _flatten_rows(batch, noise, shift, hidden_shift)
+        ends = None if groups is None else (tf.constant(groups.first), tf.constant(groups.last))
         value, logits = _sample_in_order(
-            noise, shift, hidden_shift, encoder, decoder, *_sizes(encoder)
+            noise, shift, hidden_shift, encoder, decoder, *_sizes(encoder), ends
         )
         return _unflatten_rows(batch, value), _unflatten_rows(batch, logits)
 
@@ -211,20 +215,34 @@ def _hidden_logits(value, hidden_shift, encoder, decoder, units, hidden_units):
 
 
 @tf.function(autograph=False, reduce_retracing=True)
-def _sample_in_order(noise, shift, hidden_shift, encoder, decoder, units, hidden_units):
-    """Draws `[R, D]` units in order; returns the sample and the logits on its path."""
+def _sample_in_order(noise, shift, hidden_shift, encoder, decoder, units, hidden_units, ends=None):
+    """Draws `[R, D]` units in order; returns the sample and the logits on its path.
+
+    `ends` says which units are the first of their group, and the last of several, `[D]` each.
+    """
     dtype = noise.dtype
     noise, shift = tf.transpose(noise), tf.transpose(shift)
 
-    def draw_unit(i, hidden, logits):
+    def draw_unit(i, hidden, taken, logits):
         logit = shift[i] + tf.linalg.matvec(tf.sigmoid(hidden), decoder[i])
-        value = tf.cast(noise[i] < tf.sigmoid(logit), dtype)
-        return i + 1, hidden + value[:, None] * encoder[i], logits.write(i, logit)
+        if ends is not None:
+            first, last = ends
+            taken &= ~first[i]
+            logit = tf.where(last[i], _DECISIVE, logit)
+            logit = tf.where(taken, -_DECISIVE, logit)
+        on = noise[i] < tf.sigmoid(logit)
+        hidden += tf.cast(on, dtype)[:, None] * encoder[i]
+        return i + 1, hidden, taken | on, logits.write(i, logit)
 
-    _, _, logits = tf.while_loop(
+    _, _, _, logits = tf.while_loop(
         lambda i, *_: i < units,
         draw_unit,
-        (0, hidden_shift, tf.TensorArray(dtype, units, element_shape=noise.shape[1:])),
+        (
+            0,
+            hidden_shift,
+            tf.zeros(tf.shape(noise)[1:], tf.bool),
+            tf.TensorArray(dtype, units, element_shape=noise.shape[1:]),
+        ),
         maximum_iterations=units,
     )
     logits = logits.stack()

@@ -54,9 +54,13 @@ class FactorizedBernoulli(BinaryDistribution):
     def conditional_logits(self, value: tf.Tensor) -> tf.Tensor:
         return self._logits()
 
-    def _ancestral_sample(self, noise):
+    def _ancestral_sample(self, noise, groups=None):
         logits = self._logits()
-        return tf.cast(noise < tf.sigmoid(logits), self.dtype), logits
+        value = tf.cast(noise < tf.sigmoid(logits), self.dtype)
+        if groups is not None:
+            taken = tf.tensordot(value, tf.cast(groups.earlier, self.dtype), 1) > 0.5
+            value = tf.where(taken, 0.0, tf.where(groups.last, 1.0, value))
+        return value, logits
 
     def _mean(self):
         return tf.sigmoid(self._logits())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import keras
@@ -15,6 +15,7 @@ import tensorflow_probability as tfp
 from rws_keras.arrays import BINARY, Rows, Support, check_data, checked_rows
 from rws_keras.checks import check_positive_integer, check_precision
 from rws_keras.errors import UserError
+from rws_keras.layers.choices import Choices
 from rws_keras.layers.distribution import NoiseDrivenDistribution
 from rws_keras.signatures import plain_arguments
 
@@ -105,6 +106,8 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
         bias_regularizer: Regularizer of the biases; none by default.
         kernel_constraint: Constraint on all weights but the biases; none by default.
         bias_constraint: Constraint on the biases; none by default.
+        choices: Sizes of groups of units in their order, of which those of several are a choice of
+            exactly one; see `Choices`. All units are binary by default.
 
     Example:
     ```python
@@ -137,6 +140,7 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
         bias_regularizer: Regularizer = None,
         kernel_constraint: Constraint = None,
         bias_constraint: Constraint = None,
+        choices: Sequence[int] | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -149,6 +153,12 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
+        self.choices = None if choices is None else [int(size) for size in choices]
+        if self.choices is not None and sum(self.choices) != self.units:
+            raise UserError(
+                f"`choices` must sum to the {self.units} units, got {self.choices}, which sum to "
+                f"{sum(self.choices)}."
+            )
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -205,8 +215,10 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
         _under_way.calls += 1
         try:
             if given is not None and given.shape.rank > 2 and self._layers:
-                return self._distribution_by_rows(given)
-            return self._distribution(given)
+                distribution = self._distribution_by_rows(given)
+            else:
+                distribution = self._distribution(given)
+            return distribution if self.choices is None else Choices(distribution, self.choices)
         finally:
             _under_way.calls -= 1
             if not _under_way.keeps_losses:
@@ -328,6 +340,7 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
             "bias_constraint": keras.constraints.serialize(self.bias_constraint),
+            "choices": self.choices,
         }
 
     def _add_kernel(self, name: str, rows: int, columns: int) -> keras.Variable:

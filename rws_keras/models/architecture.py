@@ -57,6 +57,20 @@ def one_per_layer(spec: Family | Sequence[Family], count: int, name: str) -> lis
     return spec
 
 
+def with_options(family: Family, **options: object) -> dict:
+    """A family with further arguments of its layer.
+
+    Raises:
+        UserError: If it is a layer already, or a class.
+    """
+    if isinstance(family, str):
+        return {"family": family, **options}
+    if isinstance(family, dict):
+        return {**family, **options}
+    names = ", ".join(f"`{name}`" for name in options)
+    raise UserError(f"Give {names} to the layer itself; got {family!r}.")
+
+
 def name_layers(stack: list[StochasticLayer], letter: str, first: int) -> None:
     """Gives layers that Keras has named after their class names after their place."""
     for level, layer in enumerate(stack, first):

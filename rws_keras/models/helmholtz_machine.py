@@ -19,11 +19,7 @@ from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
 from rws_keras.layers.registry import Family
 from rws_keras.layers.stack import Stack, check_layers
 from rws_keras.models import accuracy
-from rws_keras.models.architecture import (
-    check_stacks,
-    name_layers,
-    one_per_layer,
-)
+from rws_keras.models.architecture import check_stacks, name_layers, one_per_layer, with_options
 from rws_keras.models.evaluator import warn_of_zero_probability
 from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples, Statistics
 from rws_keras.models.saving import Saving
@@ -122,6 +118,7 @@ class HelmholtzMachine(Saving, Trainer):
         prior: Family | None = None,
         seed: Seed = None,
         name: str | None = None,
+        choices: Sequence[int] | None = None,
     ) -> HelmholtzMachine:
         """Makes a machine from the sizes of its layers.
 
@@ -135,6 +132,8 @@ class HelmholtzMachine(Saving, Trainer):
             prior: Family of the prior; P's (of its top layer) by default.
             seed: Seeds the sampling in `fit`.
             name: Name of the model.
+            choices: Sizes of groups of visible units, of which those of several are a choice of
+                exactly one; see `layers.Choices`, and `datasets.Schema.groups`.
 
         Returns:
             A built `HelmholtzMachine`.
@@ -156,6 +155,8 @@ class HelmholtzMachine(Saving, Trainer):
         latents = [check_positive_integer(size, "latents") for size in sizes]
         p, q = (one_per_layer(spec, len(latents), name) for spec, name in [(p, "p"), (q, "q")])
         p = [*p, p[-1] if prior is None else prior]
+        if choices is not None:
+            p[0] = with_options(p[0], choices=list(choices))
         return cls(
             [
                 layers.get(family, size, f"p_{level}")

@@ -6,9 +6,8 @@ import math
 import shutil
 from pathlib import Path
 
-import numpy as np
-
 from rws_keras import datasets
+from rws_keras.baselines import IndependentUnits
 from rws_keras.datasets import BinaryData
 from rws_keras.errors import UserError
 from rws_keras.files import expanded, make_directory, replace_file, write_json
@@ -74,14 +73,10 @@ def summary(run: Run) -> dict:
 def independent_units(data: BinaryData) -> dict[str, float]:
     """Test log-likelihood where every variable is independent with its own frequency.
 
-    The frequencies are those of the training rows with one pseudo-count each way, so that
-    a variable that never changed in training does not make a test row impossible.
-
     Returns:
         `log_likelihood` in nats per datum, and its standard error over the data.
     """
-    on = (data.train.sum(axis=0, dtype=np.int64) + 1.0) / (len(data.train) + 2.0)
-    log_likelihoods = data.test @ np.log(on) + (1 - data.test) @ np.log1p(-on)
+    log_likelihoods = IndependentUnits(data.train).log_likelihood(data.test)
     return {
         "log_likelihood": float(log_likelihoods.mean()),
         "log_likelihood_se": float(log_likelihoods.std(ddof=1) / math.sqrt(len(data.test))),

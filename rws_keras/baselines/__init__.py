@@ -1,0 +1,6 @@
+"""Classical models of binary data with exact likelihoods: the least that a machine should beat."""
+
+from rws_keras.baselines.chow_liu import ChowLiuTree
+from rws_keras.baselines.independent_units import IndependentUnits
+
+__all__ = ["ChowLiuTree", "IndependentUnits"]

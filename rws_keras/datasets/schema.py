@@ -1,0 +1,231 @@
+"""Columns of a table as units of a machine: yes or no is one unit, a choice of k values is k."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rws_keras.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Pairs of values whose first means off, in lower case. Of other pairs the first by the alphabet
+# does.
+_OFF_AND_ON = (
+    *(("0", "1"), ("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t")),
+    *(("off", "on"), ("absent", "present"), ("negative", "positive")),
+)
+# A column of more values is taken for text or an identifier.
+_MOST_VALUES = 50
+_SHOWN = 5
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        name: Its name.
+        values: The values as text: off and on, or the k of a choice.
+    """
+
+    name: str
+    values: tuple[str, ...]
+
+    @property
+    def units(self) -> list[str]:
+        """Names of its units: its own, or `name=value` for each value of a choice."""
+        if len(self.values) == 2:
+            return [self.name]
+        return [f"{self.name}={value}" for value in self.values]
+
+
+class Schema:
+    """How the columns of a table become units, and back.
+
+    Args:
+        columns: The columns, in the order of the units.
+
+    Attributes:
+        columns: The columns.
+        units: Names of the units.
+        groups: How many units each column has, in the order of the units.
+
+    Example:
+    ```python
+    import pandas as pd
+
+    table = pd.DataFrame({"smokes": ["no", "yes", None], "blood": ["A", "0", "AB"]})
+    schema = rws_keras.datasets.Schema.infer(table)
+    schema.units                     # ["smokes", "blood=0", "blood=A", "blood=AB"]
+    schema.encode(table)             # [3, 4]: 0, 1 and, where a cell is empty, NaN
+    ```
+    """
+
+    def __init__(self, columns: Iterable[Column]):
+        self.columns = tuple(columns)
+        self.units = [unit for column in self.columns for unit in column.units]
+        self.groups = [len(column.units) for column in self.columns]
+
+    @classmethod
+    def infer(cls, table: pd.DataFrame, choices: Sequence[str] = ()) -> Schema:
+        """The schema of a table.
+
+        Args:
+            table: Its columns hold text, numbers, booleans or categories; what is empty is
+                missing.
+            choices: Names of columns of numbers that stand for choices, such as answers from 1 to
+                5.
+
+        Raises:
+            UserError: If a column is empty, always the same, of numbers, or of more than 50
+                values, or if `choices` names one that is not there.
+        """
+        if absent := [name for name in choices if name not in table.columns]:
+            raise UserError(
+                f"There is no column {absent[0]!r}; the columns are {_listed(table.columns)}."
+            )
+        return cls(
+            _column(str(name), as_text(table[name]), name in choices) for name in table.columns
+        )
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Schema:
+        """The schema of what `get_config` gave."""
+        return cls(Column(each["name"], tuple(each["values"])) for each in config["columns"])
+
+    def get_config(self) -> dict[str, Any]:
+        """Names and values of the columns, as JSON can hold them."""
+        return {"columns": [{"name": c.name, "values": list(c.values)} for c in self.columns]}
+
+    def encode(self, table: pd.DataFrame, where: str = "The table") -> np.ndarray:
+        """The units of a table's rows.
+
+        Args:
+            table: It has all of the schema's columns, in any order.
+            where: What errors call the table, such as the path of its file.
+
+        Returns:
+            float32 array `[N, units]` of zeros, ones and NaN for what is missing.
+
+        Raises:
+            UserError: If a column is not there, or a cell has a value that the schema does not
+                know; the message names row and column.
+        """
+        if absent := [c.name for c in self.columns if c.name not in table.columns]:
+            raise UserError(
+                f"{where} has no column {absent[0]!r}; its columns are {_listed(table.columns)}."
+            )
+        return np.concatenate([_encoded(c, table[c.name], where) for c in self.columns], axis=1)
+
+    def decode(self, x: np.ndarray) -> pd.DataFrame:
+        """The table of units `[N, units]`; what is NaN is missing.
+
+        Raises:
+            UserError: If the width is another, or a choice has not exactly one value.
+        """
+        import pandas as pd
+
+        x = np.asarray(x, np.float32)
+        if x.ndim != 2 or x.shape[1] != len(self.units):
+            raise UserError(f"Expected units [N, {len(self.units)}], got {list(x.shape)}.")
+        parts = np.split(x, np.cumsum(self.groups)[:-1], axis=1)
+        table = {c.name: _decoded(c, part) for c, part in zip(self.columns, parts, strict=True)}
+        return pd.DataFrame(table, dtype=object)
+
+
+def as_text(column: pd.Series) -> pd.Series:
+    """The cells of a column as text; what is missing stays missing.
+
+    Booleans are `false` and `true`, and numbers that are whole have no point: 1.0 is `1`.
+    """
+    present = column.dropna()
+    return present.map(_text).reindex(column.index)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _column(name: str, cells: pd.Series, is_choice: bool) -> Column:
+    values = sorted(cells.dropna().unique())
+    if not values:
+        raise UserError(f"Column {name!r} is empty; leave it out.")
+    lower = tuple(value.lower() for value in values)
+    for pair in _OFF_AND_ON:
+        # A column of a known pair need not have both: pixels at the edge are always off.
+        if set(lower) <= set(pair) and len(lower) <= 2:
+            found = dict(zip(lower, values, strict=True))
+            return Column(name, tuple(found.get(value, value) for value in pair))
+    if len(values) == 1:
+        raise UserError(f"Column {name!r} is always {values[0]!r}; leave it out.")
+    if len(values) == 2:
+        return Column(name, (values[0], values[1]))
+    if not is_choice and all(map(_is_number, values)):
+        raise UserError(
+            f"Column {name!r} has numbers ({_listed(values)}). Bin them first, for instance with "
+            "pandas.cut; or, if they stand for choices, say that the column is one."
+        )
+    if len(values) > _MOST_VALUES:
+        raise UserError(
+            f"Column {name!r} has {len(values):,} values ({_listed(values)}), more than "
+            f"{_MOST_VALUES}. If it identifies the rows, say so; else leave it out or group them."
+        )
+    ordered = sorted(values, key=float) if all(map(_is_number, values)) else values
+    return Column(name, tuple(ordered))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _encoded(column: Column, cells: pd.Series, where: str) -> np.ndarray:
+    text = as_text(cells)
+    missing = text.isna().to_numpy()
+    unknown = ~(missing | text.isin(column.values).to_numpy())
+    if unknown.any():
+        row = int(np.argmax(unknown))
+        raise UserError(
+            f"{where}, row {row + 1}, column {column.name!r}: {text.iloc[row]!r} is not one of "
+            f"its values, {_listed(column.values)}."
+        )
+    shown = column.values[1:] if len(column.values) == 2 else column.values
+    units = np.stack([text.eq(value).to_numpy(np.float32) for value in shown], axis=1)
+    units[missing] = np.nan
+    return units
+
+
+def _decoded(column: Column, units: np.ndarray) -> np.ndarray:
+    missing = np.isnan(units).any(axis=1)
+    known = np.where(np.isnan(units), 0.0, units)
+    if len(column.values) == 2:
+        index = known[:, 0].astype(int)
+        valid = np.isin(known[:, 0], (0.0, 1.0))
+    else:
+        index = known.argmax(axis=1)
+        valid = (np.isin(known, (0.0, 1.0)).all(axis=1)) & (known.sum(axis=1) == 1.0)
+    if not (valid | missing).all():
+        row = int(np.argmin(valid | missing))
+        raise UserError(
+            f"Row {row + 1}: the units of column {column.name!r} are {units[row].tolist()}; "
+            f"expected {'0 or 1' if len(column.values) == 2 else 'a single 1 among zeros'}."
+        )
+    cells = np.array(column.values, object)[index]
+    cells[missing] = None
+    return cells
+
+
+def _listed(values: Iterable[Any]) -> str:
+    shown = [str(value) for value in values]
+    more = ", …" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more

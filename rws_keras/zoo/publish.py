@@ -67,7 +67,7 @@ def write_preset(run: Run, folder: Path) -> None:
     machine = run.best_machine()
     with pretrained.saving(machine, folder, measured) as (partial, metadata):
         write_json(partial / RECIPE, recipe)
-        data = datasets.load(run.recipe.dataset)
+        data = run.recipe.load_data()
         samples = fitting.draw_samples(
             machine, data, partial / "samples.png", 100, seed=run.recipe.seed
         )

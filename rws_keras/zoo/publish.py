@@ -63,7 +63,8 @@ def write_preset(run: Run, folder: Path) -> None:
         UserError: If the run is not finished, or the folder holds something else.
     """
     measured = _measured(run)
-    recipe = run.recipe.model_dump()
+    # Where data of one's own lay is of no interest to anyone else.
+    recipe = {**run.recipe.model_dump(), "dataset": measured["dataset"]}
     machine = run.best_machine()
     with pretrained.saving(machine, folder, measured) as (partial, metadata):
         write_json(partial / RECIPE, recipe)
@@ -90,7 +91,7 @@ def _measured(run: Run) -> dict:
 
     return {
         "description": recipe["description"],
-        "dataset": recipe["dataset"],
+        "dataset": Path(recipe["dataset"]).name,
         "family": cards.family(recipe["model"]),
         "test": best("test"),
         "validation": best("validation"),

@@ -12,6 +12,7 @@ from rws_keras.datasets import load_file
 from rws_keras.errors import UserError
 from rws_keras.training import recipe
 from rws_keras.training.run import Run
+from rws_keras.zoo import publish
 
 
 @pytest.fixture
@@ -127,6 +128,14 @@ def test_fitting_a_table(survey, monkeypatch):
     # need 2.4 and more, and do not know that one drink is drunk.
     found = machine.evaluate(data.test, num_particles=100, seed=0, return_dict=True, verbose=0)
     assert -3.0 < found["log_likelihood"] < -1.2
+    preset = publish.publish(run, "survey", survey.parent / "zoo")
+    card = (preset / "README.md").read_text()
+    assert "`survey.csv`" in card
+    assert "density-estimation" not in card
+    for file in preset.glob("*.*"):
+        assert str(survey.parent).encode() not in file.read_bytes(), file.name
+    with pytest.raises(UserError, match=r"its data, survey.csv, are not among the data sets"):
+        publish.verify(preset, measure=True)
     drawn = pd.read_csv(run.path / "samples.csv")
     assert list(drawn.columns) == ["smokes", "drink", "age"]
     assert set(drawn["drink"]) == {"beer", "milk", "tea"}

@@ -206,6 +206,11 @@ def verify(folder: Path, measure: bool = False) -> str:
 
 def _measure_again(folder: Path, machine: HelmholtzMachine, metadata: dict) -> str:
     recipe, listed = read_json(folder / RECIPE), metadata["test"]
+    if metadata["dataset"] not in datasets.NAMES:
+        raise UserError(
+            f"{folder} cannot be measured: its data, {metadata['dataset']}, are not among the data "
+            "sets of the library."
+        )
     rows, counts = datasets.count_rows(datasets.load(metadata["dataset"]).test)
     results = machine.evaluate(
         rows,

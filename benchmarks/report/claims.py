@@ -320,17 +320,25 @@ def tighter_bounds_hurt_q(evidence: Evidence) -> Claim:
     if not ks:
         return claim
     first, most = ks[0], ks[-1]
-    parts, rises = [], {}
+    parts, rises, losses = [], {}, {}
     for name in ("IWAE", "DReG"):
         few, many = found[name, first], found[name, most]
         parts.append(f"{name} {shown_snr(few)} and {shown_snr(many)}")
         error = (few["snr_squared_se"] ** 2 + many["snr_squared_se"] ** 2) ** 0.5
         difference = many["snr_squared"] - few["snr_squared"]
         rises[name] = (difference > 2.0 * error) - (difference < -2.0 * error)
+        ratio = max(many["snr_squared"], 0.0) / max(few["snr_squared"], 1e-12)
+        losses[name] = f"{1.0 - ratio**0.5:.0%}"
+    if rises["IWAE"] < 0 <= rises["DReG"]:
+        verdict = HOLDS
+    elif rises["IWAE"] < 0:
+        verdict = f"IWAE loses {losses['IWAE']}, DReG {losses['DReG']}"
+    else:
+        verdict = FAILS
     return claim._replace(
         figure=f"signal-to-noise ratio with K = {first} and {most} after {last} epochs: "
         f"{', '.join(parts)}",
-        verdict=HOLDS if rises["IWAE"] < 0 <= rises["DReG"] else FAILS,
+        verdict=verdict,
     )
 
 

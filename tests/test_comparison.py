@@ -56,14 +56,22 @@ def write(tmp_path, text=TINY):
     return comparison.load(path)
 
 
+def known_time(tiny, name, value):
+    """What says of which recipe a time is."""
+    method = next(m for m in tiny.methods if m.name == name)
+    recipe = tiny.arm(method, value, tiny.rates[0], 0).recipe
+    return {"method": name, "value": value, "recipe": recipe.digest}
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A comparison that has been run; its times are given, so that its epochs are known."""
     tmp_path = tmp_path_factory.mktemp("comparison")
     name, tiny = write(tmp_path)
     results = comparing.Results(tmp_path / "results")
+    milliseconds = {"ms": 1.0, "ms_25": 1.0, "ms_75": 1.0}
     times = [
-        {"method": method, "value": value, "ms": 1.0, "ms_25": 1.0, "ms_75": 1.0, "ratio": ratio}
+        {**known_time(tiny, method, value), **milliseconds, "ratio": ratio}
         for method, value, ratio in (("RWS", 2, 1.0), ("RWS", 1, 0.66), ("VIMCO", 2, 2.1))
     ]
     results.times_path(name).write_text(json.dumps({"times": times}))
@@ -217,11 +225,15 @@ def test_a_run_that_diverges_is_not_chosen(tmp_path):
 
 def test_times_are_relative_to_the_reference_and_are_kept(tmp_path):
     _, tiny = write(tmp_path)
-    known = [{"method": "RWS", "value": 1}, {"method": "VIMCO", "value": 2}]
+    known = [known_time(tiny, "RWS", 1), known_time(tiny, "VIMCO", 2)]
     (row,) = step_times(tiny, known, lambda text: None)
     assert (row["method"], row["value"], row["ratio"]) == ("RWS", 2, 1.0)
     assert row["ms"] > 0.0
     assert step_times(tiny, [*known, row], lambda text: None) == []
+    # Of another recipe the time is another.
+    changed = [known[0] | {"recipe": "another"}, known[1], row]
+    (again,) = step_times(tiny, changed, lambda text: None)
+    assert (again["method"], again["value"]) == ("RWS", 1)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def measure(report) -> dict:
         if rate is None:
             raise ValueError(f"`rws-keras compare estimators` chooses {method}'s rate first.")
         recipe = next(a.recipe for a in comparison.arms(method, rate) if a.value == 5)
-        machine = recipe.make_machine(data.train.shape[1], len(data.train))
+        machine = recipe.make_machine(data)
         x = tf.constant(data.train[: recipe.batch_size], tf.float32)
         functions = {
             (name, k): _gradients(machine, make(k))

@@ -59,7 +59,7 @@ def measure(report) -> dict:
 
 def _trained(data):
     _, recipe = recipes.load("mnist-sbn-200-200-200")
-    machine = recipe.make_machine(VISIBLE, len(data.train))
+    machine = recipe.make_machine(data)
     machine.fit(data.train, batch_size=recipe.batch_size, epochs=3, verbose=0)
     return machine
 

@@ -150,7 +150,7 @@ def test_an_interruption_keeps_the_results_that_are_there(done, monkeypatch):
 def test_the_evaluation_is_the_coarse_one_plus_the_mean_difference(done):
     recipe = arm(done, "RWS", 2).recipe
     data = datasets.load("bars")
-    machine = recipe.make_machine(data.train.shape[1], len(data.train))
+    machine = recipe.make_machine(data)
     found = comparing.evaluate(machine, data, recipe, corrected_rows=20)
     options = {"batch_size": recipe.evaluation.batch_size, "seed": 0, "verbose": 0}
     fine = machine.predict(data.test[:20], num_particles=50, **options).mean()

@@ -52,7 +52,7 @@ def test_there_are_examples():
 def test_example(example, tmp_path, monkeypatch):
     """With the names that an example may use without introducing them."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "survey.csv").write_text("smokes,blood\nyes,A\n,0\nno,AB\n")
+    (tmp_path / "survey.csv").write_text("smokes,blood\nyes,A\nno,0\nno,AB\n")
     random = np.random.default_rng(0)
     digits = rws_keras.datasets.load("digits")
     machine = rws_keras.HelmholtzMachine.from_sizes(64, [6, 4], seed=0)

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from test_runs import recipe_of
 
-from rws_keras import HelmholtzMachine
+from rws_keras import HelmholtzMachine, datasets
 from rws_keras.objectives import ReweightedWakeSleep
 from rws_keras.training.checkpoint import Checkpoint
 from rws_keras.training.evaluation import evaluate
@@ -157,7 +157,7 @@ def test_a_run_whose_evaluation_is_interrupted(tmp_path, when):
     evaluation = {"batch_size": 10}
     run = Run.create(tmp_path / "run", recipe_of(evaluation=evaluation))
     checkpoint = Checkpoint(run)
-    checkpoint.set_model(run.recipe.make_machine(64, 1197))
+    checkpoint.set_model(run.recipe.make_machine(datasets.load("digits")))
     checkpoint.on_epoch_begin(0)
     checkpoint.on_epoch_end(0, {"val_log_likelihood": -1.0})
     partial = run.path / "evaluating-test-40000.json"

@@ -17,6 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from rws_keras.cli.program import app
+from rws_keras.datasets import BinaryData
 from rws_keras.errors import UserError
 from rws_keras.training import fitting, recipe, reporting
 from rws_keras.training.checkpoint import latest
@@ -381,7 +382,8 @@ def test_all_recipes_load_and_make_machines():
     assert {"digits", "mnist-sbn-200-200-200"} <= set(recipe.names())
     for name in recipe.names():
         _, loaded = recipe.load(name)
-        machine = loaded.make_machine(visible=20, num_data=1000)
+        rows = np.zeros([1000, 20], np.uint8)
+        machine = loaded.make_machine(BinaryData("zeros", rows, rows, rows))
         assert machine.latent_units == loaded.model.latents
 
 

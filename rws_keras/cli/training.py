@@ -27,8 +27,24 @@ _COMPARED = _RESULTS / "comparisons"
 @app.command()
 def fit(
     name: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a TOML or JSON file.")
+        str,
+        typer.Argument(
+            metavar="RECIPE|DATA",
+            help="A recipe's name, or a TOML or JSON file; or data: a .csv, .tsv, .parquet, .npy "
+            "or .npz file, or a FOLDER/ of PNG images.",
+        ),
     ],
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="A column to leave out; may be given several times.")
+    ] = None,
+    choice: Annotated[
+        list[str] | None,
+        typer.Option(help="A column of numbers that are choices; may be given several times."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Of arrays and images: the grey level from which on a pixel is on."),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs instead of the recipe's.")
     ] = None,
@@ -53,12 +69,22 @@ def fit(
     The machine that was best on the validation data is kept, and its likelihood estimated.
     """
     start_tensorflow()
+    from rws_keras import datasets
     from rws_keras.training import fitting, recipe, workers
     from rws_keras.training.run import Run
 
     workers.configure(addresses, worker)
     strategy = workers.strategy()
-    name, chosen = recipe.load(name)
+    options = {"leave_out": leave_out, "choices": choice, "threshold": threshold}
+    options = {key: value for key, value in options.items() if value is not None}
+    if datasets.is_path(name) and not name.endswith((".toml", ".json")):
+        name, chosen = recipe.for_data(name, **options)
+    elif options:
+        raise UserError(
+            "--leave-out, --choice and --threshold are for data; a recipe has them in [data]."
+        )
+    else:
+        name, chosen = recipe.load(name)
     chosen = chosen.changed(epochs=epochs, seed=seed)
     path = run_dir or Path("runs") / f"{name}-{chosen.seed}"
     with writing_to(path), workers.own_directory(path, resume) as own:
@@ -78,6 +104,8 @@ def fit(
                 return
             fitting.finish(run, name, screen)
         _show_evaluations(run)
+        if datasets.is_path(chosen.dataset):
+            _show_baselines(run)
 
 
 @app.command()
@@ -93,12 +121,11 @@ def evaluate(
     It is that of a part of the data under the best machine of the run.
     """
     start_tensorflow()
-    from rws_keras import datasets
     from rws_keras.training import fitting
     from rws_keras.training.run import Run
 
     opened = Run.open(run)
-    data = datasets.load(opened.recipe.dataset)
+    data = opened.recipe.load_data()
     with writing_to(run), _continued_by("the same command"):
         fitting.evaluate(opened, opened.best_machine(), data, split, num_particles, console())
     _show_evaluations(opened)
@@ -118,12 +145,11 @@ def sample(
     They are written as a PNG where the data are images, else as a CSV.
     """
     start_tensorflow()
-    from rws_keras import datasets
     from rws_keras.training import fitting
     from rws_keras.training.run import Run
 
     opened = Run.open(run)
-    data = datasets.load(opened.recipe.dataset)
+    data = opened.recipe.load_data()
     path = to or opened.samples
     with writing_to(path):
         path = fitting.draw_samples(opened.best_machine(), data, path, num_samples, seed)
@@ -278,6 +304,19 @@ def _continued_by(how: str) -> Iterator[None]:
     except KeyboardInterrupt:
         say(f"Stopped. Continue with {how}.")
         raise typer.Exit(130) from None
+
+
+def _show_baselines(run: Run) -> None:
+    """What classical models give the same test data, and what may be done next."""
+    from rws_keras.training import reporting
+
+    found = reporting.baselines(run.recipe.load_data())
+    rows = [
+        [title, f"{each['log_likelihood']:.2f}", f"{each['log_likelihood_se']:.2f}"]
+        for title, each in found.items()
+    ]
+    show(["for comparison: test data", "log-likelihood (nats)", "standard error"], rows)
+    say(f"Next: rws-keras sample {run.path}, or rws-keras export {run.path}")
 
 
 def _show_evaluations(run: Run) -> None:

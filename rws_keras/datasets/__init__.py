@@ -5,6 +5,7 @@ from __future__ import annotations
 from rws_keras.datasets.bars import load_bars
 from rws_keras.datasets.data import BinaryData, DatasetNotFoundError
 from rws_keras.datasets.digits import load_digits
+from rws_keras.datasets.from_file import is_path, load_file
 from rws_keras.datasets.preprocessing import (
     count_rows,
     minibatches,
@@ -73,11 +74,13 @@ __all__ = [
     "DatasetNotFoundError",
     "Schema",
     "count_rows",
+    "is_path",
     "load",
     "load_bars",
     "load_binarized_mnist",
     "load_density_estimation",
     "load_digits",
+    "load_file",
     "minibatches",
     "read_table",
     "stochastic_binarization",

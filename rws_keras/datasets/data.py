@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rws_keras.datasets.schema import Schema
 from rws_keras.errors import UserError
 
 
@@ -20,6 +21,7 @@ class BinaryData(NamedTuple):
         image_shape: `(height, width)` if the rows are images, else `None`.
         entropy: Exact entropy of the distribution in nats where it is known, else `None`:
             the least mean negative log-likelihood that any model can reach.
+        schema: The columns of a table and their units; `None` of other data.
     """
 
     name: str
@@ -28,6 +30,7 @@ class BinaryData(NamedTuple):
     test: np.ndarray
     image_shape: tuple[int, int] | None = None
     entropy: float | None = None
+    schema: Schema | None = None
 
 
 class DatasetNotFoundError(UserError):

@@ -186,7 +186,7 @@ class Runner:
         run = self._train(arm, sorted({*missing, len(known.get("curve", [])) or missing[0]}))
         if "diverged" in self.results.read(recipe):
             return
-        data = datasets.load(recipe.dataset)
+        data = recipe.load_data()
         for epoch in missing:
             self._say(f"{arm.title}: evaluating after epoch {epoch}")
             path = snapshot_path(run, epoch)

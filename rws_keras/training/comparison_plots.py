@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from rws_keras import datasets
 from rws_keras.errors import UserError
 from rws_keras.files import make_directory, replace_file
 from rws_keras.training.comparing import Results
@@ -123,7 +122,7 @@ def plot(comparison: Comparison, name: str, results: Results, directory: Path) -
         for own in by_method(rows).values()
     ]
     recipe = comparison.arms_of(comparison.methods[0], comparison.rates[0])[0].recipe
-    updates = recipe.steps_per_epoch(len(datasets.load(recipe.dataset).train))
+    updates = recipe.steps_per_epoch(len(recipe.load_data().train))
     values, curves = directory / f"{name}-values", directory / f"{name}-curves"
     plot_values(comparison, rows, values)
     plot_curves(comparison, tuned, updates, curves)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rws_keras import datasets
 from rws_keras.errors import UserError
 from rws_keras.training import fitting, recipe
-from rws_keras.training.reporting import independent_units
+from rws_keras.training.reporting import baselines
 from rws_keras.training.run import Run
 
 # Name of the recipe, and what the table calls it. All have the same layers, number of
@@ -50,7 +50,7 @@ def run(directory: Path, console: Console) -> None:
                 str(entry["num_data"]),
             )
     data = datasets.load("digits")
-    yardstick = independent_units(data)
+    yardstick = baselines(data)["independent units"]
     table.add_row(
         "independent pixels",
         f"{yardstick['log_likelihood']:.2f}",

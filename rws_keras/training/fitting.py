@@ -74,12 +74,12 @@ def train(
     if diverged := run.metrics.get("diverged"):
         raise UserError(f"{run.path} was stopped before, and would be again. {diverged['message']}")
     recipe = run.recipe
-    data = datasets.load(recipe.dataset)
+    data = recipe.load_data()
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
         machine, state = latest(run)
         if machine is None or state is None:
-            machine = recipe.make_machine(data.train.shape[1], len(data.train))
+            machine = recipe.make_machine(data)
         else:
             # A crash may have come between the checkpoint and the metrics.
             run.update_metrics(**state)
@@ -178,7 +178,7 @@ def finish(run: Run, name: str, console: Console) -> HelmholtzMachine:
         console: Rich console.
     """
     recipe = run.recipe
-    data = datasets.load(recipe.dataset)
+    data = recipe.load_data()
     machine = run.best_machine()
     missing = [split for split in FINAL_SPLITS if not run.evaluated(split)]
     if missing:
@@ -250,6 +250,8 @@ def draw_samples(
 ) -> Path:
     """Writes samples from P: the visible means as a PNG, or the samples as CSV.
 
+    The CSV of a table has its columns and values.
+
     Args:
         machine: The machine.
         data: The data it was trained on, which say whether rows are images.
@@ -271,8 +273,12 @@ def draw_samples(
         enlarge = math.ceil(100 / max(data.image_shape) / 2)
         return write_png(path, tile_images(samples.mean, data.image_shape), enlarge)
     path = path.with_suffix(".csv")
+    x = keras.ops.convert_to_numpy(samples.x)
     with replace_file(path) as temporary:
-        np.savetxt(temporary, keras.ops.convert_to_numpy(samples.x), fmt="%d", delimiter=",")
+        if data.schema:
+            data.schema.decode(x).to_csv(temporary, index=False)
+        else:
+            np.savetxt(temporary, x, fmt="%d", delimiter=",")
     return path
 
 

@@ -26,6 +26,7 @@ from pydantic import (
 from rws_keras import HelmholtzMachine, datasets, resources
 from rws_keras.callbacks import ParticleSchedule
 from rws_keras.checks import check_integer, check_positive_integer
+from rws_keras.datasets import BinaryData
 from rws_keras.errors import UserError
 from rws_keras.files import expanded
 from rws_keras.objectives import OBJECTIVES, Objective
@@ -143,11 +144,24 @@ class EvaluationRecipe(_Section):
     batch_size: PositiveInteger = 100
 
 
+class DataRecipe(_Section):
+    """Arguments of `datasets.load_file`, for a `dataset` of one's own."""
+
+    validation: float = Field(0.1, gt=0.0, lt=1.0)
+    test: float = Field(0.1, gt=0.0, lt=1.0)
+    seed: Seed = 0
+    choices: list[str] = []
+    leave_out: list[str] = []
+    header: bool | None = None
+    threshold: float | None = None
+
+
 class Recipe(_Section):
     """A run: data set, model, objective, optimizer, length and evaluation."""
 
     description: str = ""
-    dataset: str
+    dataset: str = Field(description="A data set's name, or the path of data of one's own.")
+    data: DataRecipe | None = None
     model: ModelRecipe
     objective: dict[str, Any] = {"name": "reweighted_wake_sleep"}
     particle_schedule: dict[int, PositiveInteger] | None = Field(
@@ -166,6 +180,9 @@ class Recipe(_Section):
     @field_validator("dataset")
     @classmethod
     def _check_dataset(cls, name: str) -> str:
+        if datasets.is_path(name):
+            # Wherever the commands that come after this one are run.
+            return str(expanded(name).absolute())
         if name not in datasets.NAMES:
             raise UserError(unknown("data set", name, datasets.NAMES))
         return name
@@ -175,6 +192,12 @@ class Recipe(_Section):
     def _check_objective(cls, objective: dict[str, Any]) -> dict[str, Any]:
         _make_objective(objective)
         return objective
+
+    @model_validator(mode="after")
+    def _check_data(self) -> Recipe:
+        if self.data is not None and not datasets.is_path(self.dataset):
+            raise UserError(f"[data] has no effect on the data set '{self.dataset}'.")
+        return self
 
     @model_validator(mode="after")
     def _check_particle_schedule(self) -> Recipe:
@@ -193,6 +216,13 @@ class Recipe(_Section):
         content = json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
+    def load_data(self) -> BinaryData:
+        """Loads the data set."""
+        if datasets.is_path(self.dataset):
+            options = self.data or DataRecipe()
+            return datasets.load_file(self.dataset, **options.model_dump())
+        return datasets.load(self.dataset)
+
     def changed(self, **changes: int | None) -> Recipe:
         """A copy with other values for the fields that are not `None`.
 
@@ -208,7 +238,7 @@ class Recipe(_Section):
         Raises:
             ValueError: If something cannot be had or made; the message says what.
         """
-        data = datasets.load(self.dataset)
+        data = self.load_data()
         rows = self.evaluation.validation_rows
         if rows is not None and rows > len(data.validation):
             raise UserError(
@@ -219,7 +249,7 @@ class Recipe(_Section):
             if optimizer is not None:
                 optimizer.check()
         try:
-            self.make_machine(data.train.shape[1], len(data.train))
+            self.make_machine(data)
         except UserError:
             raise
         except _WRONG_ARGUMENTS as error:
@@ -233,11 +263,20 @@ class Recipe(_Section):
         first = {"num_particles": self.particle_schedule[0]} if self.particle_schedule else {}
         return _make_objective({**self.objective, **first})
 
-    def make_machine(self, visible: int, num_data: int) -> HelmholtzMachine:
-        """A fresh machine, compiled; its weights are drawn from the recipe's seed."""
+    def make_machine(self, data: BinaryData) -> HelmholtzMachine:
+        """A fresh machine for these data, compiled; its weights are drawn from the recipe's seed.
+
+        The columns of a table that are choices of several values are choices of the machine.
+        """
         keras.utils.set_random_seed(self.seed)
-        machine = HelmholtzMachine.from_sizes(visible, **self.model.model_dump(), seed=self.seed)
-        steps = self.epochs * self.steps_per_epoch(num_data)
+        groups = data.schema.groups if data.schema else []
+        machine = HelmholtzMachine.from_sizes(
+            data.train.shape[1],
+            **self.model.model_dump(),
+            seed=self.seed,
+            choices=groups if max(groups, default=1) > 1 else None,
+        )
+        steps = self.epochs * self.steps_per_epoch(len(data.train))
         machine.compile(
             self.optimizer.make(steps),
             self.make_objective(),
@@ -276,6 +315,39 @@ def load(name_or_path: str | Path) -> tuple[str, Recipe]:
     if not path.exists():
         raise UserError(f"There is no recipe file {path}.")
     return path.stem, validated(read_file(path, "Recipe"), f"Recipe {path}")
+
+
+def for_data(path: str | Path, **options: Any) -> tuple[str, Recipe]:
+    """A recipe for data of one's own, of a size that goes with them.
+
+    A visible layer whose units see those before them, latents half as many as the visible units,
+    and a training that ends once the validation likelihood has not risen for some time.
+
+    Args:
+        path: A table, an array or a folder of images; see `datasets.load_file`.
+        **options: Of [data], for instance `leave_out`.
+
+    Returns:
+        The name of the file without its endings, and the recipe.
+
+    Raises:
+        UserError: If the data cannot be loaded.
+    """
+    content = {"dataset": str(path), "data": options, "model": {"latents": [1]}, "epochs": 1}
+    where = f"The recipe for {path}"
+    data = validated(content, where).load_data()
+    units = data.train.shape[1]
+    content["model"] = {"latents": [min(max(units // 2, 5), 200)], "p": "arsbn", "q": "sbn"}
+    content |= {
+        "description": f"By the size of the data: {len(data.train):,} rows, {units} units",
+        "objective": {"name": "reweighted_wake_sleep", "num_particles": 10},
+        "optimizer": {"name": "adam", "learning_rate": 3e-3},
+        "batch_size": min(100, max(len(data.train) // 20, 10)),
+        "epochs": 1000,
+        "patience": 20,
+        "evaluation": {"validation_particles": 100, "num_particles": 1000},
+    }
+    return expanded(path).name.partition(".")[0], validated(content, where)
 
 
 def read_file(path: Path, what: str) -> Any:

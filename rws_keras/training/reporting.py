@@ -6,8 +6,7 @@ import math
 import shutil
 from pathlib import Path
 
-from rws_keras import datasets
-from rws_keras.baselines import IndependentUnits
+from rws_keras.baselines import ChowLiuTree, IndependentUnits
 from rws_keras.datasets import BinaryData
 from rws_keras.errors import UserError
 from rws_keras.files import expanded, make_directory, replace_file, write_json
@@ -52,7 +51,7 @@ def summary(run: Run) -> dict:
     if run.status != "finished":
         raise UserError(f"{run.path} is not finished. Continue it with `rws-keras fit … --resume`.")
     recipe = run.recipe
-    data = datasets.load(recipe.dataset)
+    data = recipe.load_data()
     about = run.about
     # Where the directory lay on that machine is of no interest to anyone else.
     about["command"] = about["command"].replace(str(run.path), f"runs/{run.path.resolve().name}")
@@ -66,18 +65,27 @@ def summary(run: Run) -> dict:
         "seconds": round(metrics["seconds"], 1),
         "evaluations": run.evaluations,
         "validation_curve": [round(entry["val_log_likelihood"], 3) for entry in metrics["history"]],
-        "independent_units": independent_units(data),
+        "independent_units": baselines(data)["independent units"],
     }
 
 
-def independent_units(data: BinaryData) -> dict[str, float]:
-    """Test log-likelihood where every variable is independent with its own frequency.
+def baselines(data: BinaryData) -> dict[str, dict[str, float]]:
+    """Test log-likelihoods of classical models that are fitted to the training data.
 
     Returns:
-        `log_likelihood` in nats per datum, and its standard error over the data.
+        For each by its name `log_likelihood` in nats per datum, and its standard error over the
+        data.
     """
-    log_likelihoods = IndependentUnits(data.train).log_likelihood(data.test)
-    return {
-        "log_likelihood": float(log_likelihoods.mean()),
-        "log_likelihood_se": float(log_likelihoods.std(ddof=1) / math.sqrt(len(data.test))),
+    models: dict[str, IndependentUnits | ChowLiuTree] = {
+        "independent units": IndependentUnits(data.train),
+        "Chow-Liu tree": ChowLiuTree(data.train),
     }
+    found = {}
+    for name, model in models.items():
+        log_likelihoods = model.log_likelihood(data.test)
+        error = log_likelihoods.std(ddof=1) / math.sqrt(len(data.test))
+        found[name] = {
+            "log_likelihood": float(log_likelihoods.mean()),
+            "log_likelihood_se": float(error),
+        }
+    return found

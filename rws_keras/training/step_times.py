@@ -7,7 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from rws_keras import HelmholtzMachine, datasets
+from rws_keras import HelmholtzMachine
+from rws_keras.datasets import BinaryData
 from rws_keras.training.comparison import Comparison
 from rws_keras.training.recipe import Recipe
 from rws_keras.training.timing import alternate, ratio, summary, timer
@@ -44,13 +45,13 @@ def step_times(
     if not missing:
         return []
     reference = arms[comparison.reference.method, repr(comparison.reference.value)]
-    data = datasets.load(reference.recipe.dataset)
-    unit = _step(reference.recipe, data.train)
+    data = reference.recipe.load_data()
+    unit = _step(reference.recipe, data)
     found = []
     for arm in missing:
         subjects = {"unit": unit}
         if arm is not reference:
-            subjects["arm"] = _step(arm.recipe, data.train)
+            subjects["arm"] = _step(arm.recipe, data)
         times = alternate(subjects, rounds=_ROUNDS, steps=_STEPS)
         own = times.get("arm", times["unit"])
         row = {
@@ -65,9 +66,9 @@ def step_times(
     return found
 
 
-def _step(recipe: Recipe, train):
+def _step(recipe: Recipe, data: BinaryData):
     """A step on a resident batch, without Keras's loop."""
-    machine: HelmholtzMachine = recipe.make_machine(train.shape[1], len(train))
+    machine: HelmholtzMachine = recipe.make_machine(data)
     step = tf.function(machine.train_step, autograph=False)
-    x = tf.constant(train[: recipe.batch_size], tf.float32)
+    x = tf.constant(data.train[: recipe.batch_size], tf.float32)
     return timer(lambda: step((x,)))

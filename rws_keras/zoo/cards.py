@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rws_keras import layers, resources
+from rws_keras import datasets, layers, resources
 from rws_keras.files import read_json
 
 PUBLISHED = resources.folder("zoo") / "published.json"
@@ -70,9 +70,10 @@ def model_card(metadata: dict, recipe: dict) -> str:
     """
     name, training, test = metadata["name"], metadata["training"], metadata["test"]
     label = f"{metadata['family']} {sizes(metadata['latent_units'])}"
-    data = _DATASETS.get(
-        metadata["dataset"], f"`{metadata['dataset']}` of the density-estimation benchmark"
-    )
+    data = f"`{metadata['dataset']}`"
+    if metadata["dataset"] in datasets.NAMES:
+        known = f"{data} of the density-estimation benchmark"
+        data = _DATASETS.get(metadata["dataset"], known)
     objective = dict(recipe["objective"])
     algorithm = objective.pop("name").replace("_", " ")
     arguments = ", ".join(f"{key} = {value}" for key, value in objective.items())

@@ -63,11 +63,12 @@ def write_preset(run: Run, folder: Path) -> None:
         UserError: If the run is not finished, or the folder holds something else.
     """
     measured = _measured(run)
-    recipe = run.recipe.model_dump()
+    # Where data of one's own lay is of no interest to anyone else.
+    recipe = {**run.recipe.model_dump(), "dataset": measured["dataset"]}
     machine = run.best_machine()
     with pretrained.saving(machine, folder, measured) as (partial, metadata):
         write_json(partial / RECIPE, recipe)
-        data = datasets.load(run.recipe.dataset)
+        data = run.recipe.load_data()
         samples = fitting.draw_samples(
             machine, data, partial / "samples.png", 100, seed=run.recipe.seed
         )
@@ -90,7 +91,7 @@ def _measured(run: Run) -> dict:
 
     return {
         "description": recipe["description"],
-        "dataset": recipe["dataset"],
+        "dataset": Path(recipe["dataset"]).name,
         "family": cards.family(recipe["model"]),
         "test": best("test"),
         "validation": best("validation"),
@@ -205,6 +206,11 @@ def verify(folder: Path, measure: bool = False) -> str:
 
 def _measure_again(folder: Path, machine: HelmholtzMachine, metadata: dict) -> str:
     recipe, listed = read_json(folder / RECIPE), metadata["test"]
+    if metadata["dataset"] not in datasets.NAMES:
+        raise UserError(
+            f"{folder} cannot be measured: its data, {metadata['dataset']}, are not among the data "
+            "sets of the library."
+        )
     rows, counts = datasets.count_rows(datasets.load(metadata["dataset"]).test)
     results = machine.evaluate(
         rows,

@@ -90,6 +90,13 @@ def test_weights_are_repetitions(x):
         )
 
 
+@pytest.mark.parametrize("weights", [np.ones(3), -np.ones(200), np.full(200, np.nan)])
+def test_wrong_weights_are_refused(x, weights):
+    for kind in BASELINES:
+        with pytest.raises(UserError, match="`sample_weight`"):
+            kind(x, weights)
+
+
 def test_training_rows_may_have_gaps(x):
     """With a tenth of the cells missing the fitted probabilities are close to those without."""
     rows = np.repeat(x, 50, axis=0)

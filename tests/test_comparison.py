@@ -223,6 +223,17 @@ def test_a_run_that_diverges_is_not_chosen(tmp_path):
     assert comparing.chosen_rate(tiny, "VIMCO", results) == 1e-4
 
 
+def test_a_method_may_have_learning_rates_of_its_own(tmp_path):
+    own = TINY.replace('name = "VIMCO"', 'name = "VIMCO"\nrates = [1e-5]')
+    _, tiny = write(tmp_path, own)
+    rates = {name: [arm.rate for arm in tiny.tuning_arms(name)] for name in ("RWS", "VIMCO")}
+    assert rates == {"RWS": [1e-4, 3e-2], "VIMCO": [1e-5]}
+    other = tiny.methods[-1].model_copy(update={"rates": [1e-6]}).model_dump()
+    content = {**tiny.model_dump(), "methods": [*tiny.model_dump()["methods"], other]}
+    with pytest.raises(ValueError, match="'VIMCO' have different `rates`"):
+        comparison.Comparison(**content)
+
+
 def test_times_are_relative_to_the_reference_and_are_kept(tmp_path):
     _, tiny = write(tmp_path)
     known = [known_time(tiny, "RWS", 1), known_time(tiny, "VIMCO", 2)]

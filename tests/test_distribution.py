@@ -70,11 +70,10 @@ def run_all(commands):
     return outputs
 
 
-def check_steps(path, num_data=21):
+def check_steps(path, num_data=21, relative=False):
     found = np.load(path)
-    # Of NVIL the running variances are near 100, and rounding does the more to all weights.
-    largest = max(1.0, np.abs(found["expected"]).max())
-    assert np.abs(found["weights"] - found["expected"]).max() < 1e-6 * largest
+    difference = np.abs(found["weights"] - found["expected"]).max()
+    assert difference < 1e-6 * (np.abs(found["expected"]).max() if relative else 1.0)
     # The check has teeth: the same noise everywhere, or averages that do not regard the
     # numbers of rows, would be seen.
     for wrong in ("same_noise", "unweighted"):
@@ -94,7 +93,8 @@ def test_two_logical_devices(data, objective, num_data, tmp_path):
     out = tmp_path / "steps.npz"
     step = [ROOT / "tests/distributed_step.py", "mirrored", out, data, objective]
     run_all([(step, {}, tmp_path)])
-    check_steps(out, num_data)
+    # Of NVIL the running variances are near 100, and rounding does the more to all weights.
+    check_steps(out, num_data, relative=objective == "NVIL")
 
 
 def test_one_replica_of_a_strategy_learns(binary):

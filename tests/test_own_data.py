@@ -10,7 +10,8 @@ from rws_keras import datasets
 from rws_keras.cli.program import app
 from rws_keras.datasets import load_file
 from rws_keras.errors import UserError
-from rws_keras.training import recipe
+from rws_keras.training import recipe, reporting
+from rws_keras.training.comparing import Results
 from rws_keras.training.run import Run
 from rws_keras.zoo import publish
 
@@ -105,6 +106,8 @@ def test_what_cannot_be_loaded(tmp_path, survey):
 def test_a_recipe_of_ones_own_data(survey):
     content = {"dataset": str(survey), "model": {"latents": [3]}, "epochs": 1}
     made = recipe.validated({**content, "data": {"leave_out": ["id"]}}, "Recipe")
+    results = Results(survey.parent)
+    assert results.path(made).parent == survey.parent
     machine = made.make_machine(made.load_data())
     assert machine.p_layers[0].choices == [1, 3, 1]
     with pytest.raises(UserError, match=r"\[data\] has no effect on the data set 'digits'"):
@@ -114,7 +117,7 @@ def test_a_recipe_of_ones_own_data(survey):
 def test_fitting_a_table(survey, monkeypatch):
     """Without a recipe; the machine beats independent units, and the run knows its data."""
     monkeypatch.chdir(survey.parent)
-    arguments = ["fit", "survey.csv", "--leave-out", "id", "--epochs", "8"]
+    arguments = ["fit", str(survey), "--leave-out", "id", "--epochs", "8"]
     shown = CliRunner().invoke(app, arguments, catch_exceptions=False).output
     for text in ("independent units", "Chow-Liu tree", "rws-keras export runs/survey-0"):
         assert text in shown
@@ -128,6 +131,7 @@ def test_fitting_a_table(survey, monkeypatch):
     # need 2.4 and more, and do not know that one drink is drunk.
     found = machine.evaluate(data.test, num_particles=100, seed=0, return_dict=True, verbose=0)
     assert -3.0 < found["log_likelihood"] < -1.2
+    assert reporting.summary(run)["recipe"]["dataset"] == "survey.csv"
     preset = publish.publish(run, "survey", survey.parent / "zoo")
     card = (preset / "README.md").read_text()
     assert "`survey.csv`" in card

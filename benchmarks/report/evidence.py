@@ -45,15 +45,11 @@ class Gain(NamedTuple):
 
 
 class Evidence:
-    """The committed results.
+    """The committed results."""
 
-    Args:
-        root: Directory of the project.
-    """
-
-    def __init__(self, root: Path = ROOT):
-        self.results = Results(root / "training" / "results" / "comparisons")
-        self.benchmarks: dict[str, Any] = read_json(root / "benchmarks" / "results.json")
+    def __init__(self) -> None:
+        self.results = Results(ROOT / "training" / "results" / "comparisons")
+        self.benchmarks: dict[str, Any] = read_json(ROOT / "benchmarks" / "results.json")
         self._rows: dict[str, list[Row]] = {}
 
     def comparison(self, name: str) -> Comparison:

@@ -10,7 +10,6 @@ import numpy as np
 from benchmarks.report.claims import SETS
 from benchmarks.report.evidence import Evidence
 from rws_keras.training.comparison_plots import (
-    by_method,
     drawing,
     plot_curves,
     plot_values,
@@ -44,11 +43,7 @@ def _comparison(evidence: Evidence, name: str, directory: Path) -> None:
         return
     plot_values(comparison, rows, directory / f"{name}-values")
     if comparison.reference:
-        tuned = [
-            next((row for row in own if row.value == comparison.tune_at), own[0])
-            for own in by_method(rows).values()
-        ]
-        plot_curves(comparison, tuned, _UPDATES, directory / f"{name}-curves")
+        plot_curves(comparison, rows, _UPDATES, directory / f"{name}-curves")
 
 
 def _switches(evidence: Evidence, path: Path) -> None:

@@ -7,7 +7,7 @@ from benchmarks.report.claims import SETS
 from benchmarks.report.evidence import Evidence
 from benchmarks.report.page import table
 from rws_keras.training.comparison import label
-from rws_keras.training.comparison_summary import Figure, Row
+from rws_keras.training.comparison_summary import Row
 
 _VAE = ("ELBO (VAE)", 1)
 
@@ -26,10 +26,10 @@ def _cells(row: Row, timed: bool) -> list[str]:
     if not row.updates:
         return [*cells, *[""] * (7 if timed else 5)]
     cells += [
-        _cell(row.updates["log_likelihood"], 2, -1),
-        _cell(row.updates["correction"], 1, -1),
-        _cell(row.updates["elbo"], 2, -1),
-        _cell(row.updates["ess"], 2),
+        row.updates["log_likelihood"].text(2, -1),
+        row.updates["correction"].text(1, -1),
+        row.updates["elbo"].text(2, -1),
+        row.updates["ess"].text(2),
         active_units(row),
     ]
     if not timed:
@@ -39,14 +39,9 @@ def _cells(row: Row, timed: bool) -> list[str]:
     share = row.epochs[1] * row.time["ratio"] / row.epochs[0]
     return [
         *cells,
-        _cell(row.equal_time["log_likelihood"], 2, -1),
+        row.equal_time["log_likelihood"].text(2, -1),
         f"{row.epochs[1]} ({share:.2f})",
     ]
-
-
-def _cell(figure: Figure, digits: int, sign: int = 1) -> str:
-    spread = "" if figure.spread is None else f" ± {figure.spread:.{digits}f}"
-    return f"{sign * figure.mean:.{digits}f}{spread}"
 
 
 def active_units(row: Row) -> str:
@@ -125,7 +120,7 @@ def _with_rate(row: Row | None) -> str:
     if row is None or not row.updates:
         return ""
     diverged = f", {row.diverged} diverged" if row.diverged else ""
-    return f"{_cell(row.updates['log_likelihood'], 2, -1)} (rate {row.rate:g}{diverged})"
+    return f"{row.updates['log_likelihood'].text(2, -1)} (rate {row.rate:g}{diverged})"
 
 
 def vimco(evidence: Evidence) -> str:
@@ -138,7 +133,7 @@ def vimco(evidence: Evidence) -> str:
         ("NVIL", "estimators", "NVIL"),
     ]
     rows = [
-        [title, _cell(row.updates["log_likelihood"], 2, -1), active_units(row)]
+        [title, row.updates["log_likelihood"].text(2, -1), active_units(row)]
         for title, name, method in chosen
         if (row := evidence.find(name, method, 5))
     ]
@@ -154,7 +149,7 @@ def growing(evidence: Evidence) -> str:
             label(row.value) if row in constants else f"{row.method}: {label(row.value)}",
             f"{evidence.cost(row):.2f}",
             str(row.seeds),
-            _cell(row.updates["log_likelihood"], 2, -1),
+            row.updates["log_likelihood"].text(2, -1),
         ]
         for row in sorted(rows, key=evidence.cost)
     ]

@@ -26,7 +26,7 @@ class ChowLiuTree:
         parents: Integers `[D]`: on which unit each depends; -1 at the root, unit 0.
 
     Raises:
-        UserError: If a value is something else.
+        UserError: If a value or a weight is something else.
 
     Example:
     ```python
@@ -40,8 +40,7 @@ class ChowLiuTree:
     """
 
     def __init__(self, x: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None):
-        rows = Rows.of(x)
-        weight = np.ones(len(rows.on)) if sample_weight is None else np.asarray(sample_weight)
+        rows, weight = Rows.weighted(x, sample_weight)
         values = (rows.off, rows.on)
         # Joint frequencies [2, 2, D, D] of the values of each two units.
         pairs = np.array([[(a * weight[:, None]).T @ b for b in values] for a in values])

@@ -22,7 +22,7 @@ class IndependentUnits:
         mean: Probability `[D]` that a unit is on.
 
     Raises:
-        UserError: If a value is something else.
+        UserError: If a value or a weight is something else.
 
     Example:
     ```python
@@ -33,8 +33,7 @@ class IndependentUnits:
     """
 
     def __init__(self, x: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None):
-        rows = Rows.of(x)
-        weight = np.ones(len(rows.on)) if sample_weight is None else np.asarray(sample_weight)
+        rows, weight = Rows.weighted(x, sample_weight)
         on, off = weight @ rows.on + 1.0, weight @ rows.off + 1.0
         self.mean: np.ndarray = on / (on + off)
 

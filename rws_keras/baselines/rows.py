@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from rws_keras.arrays import check_sample_weight
 from rws_keras.errors import UserError
 
 
@@ -40,6 +41,20 @@ class Rows(NamedTuple):
         if not np.all(on + off + np.isnan(x) == 1):
             raise UserError("Expected zeros, ones and, for what is missing, NaN.")
         return cls(on, off)
+
+    @classmethod
+    def weighted(
+        cls, x: npt.ArrayLike, sample_weight: npt.ArrayLike | None
+    ) -> tuple[Rows, np.ndarray]:
+        """Rows to fit a model to, and their weights `[N]`, which are 1 by default.
+
+        Raises:
+            UserError: If a row or a weight is not what it should be.
+        """
+        rows = cls.of(x)
+        if sample_weight is None:
+            return rows, np.ones(len(rows.on))
+        return rows, check_sample_weight(sample_weight, len(rows.on)).numpy().astype(np.float64)
 
     @property
     def observed(self) -> np.ndarray:

@@ -308,13 +308,15 @@ def _continued_by(how: str) -> Iterator[None]:
 
 def _show_baselines(run: Run) -> None:
     """What classical models give the same test data, and what may be done next."""
+    from rws_keras.baselines import ChowLiuTree, IndependentUnits
     from rws_keras.training import reporting
 
-    found = reporting.baselines(run.recipe.load_data())
-    rows = [
-        [title, f"{each['log_likelihood']:.2f}", f"{each['log_likelihood_se']:.2f}"]
-        for title, each in found.items()
-    ]
+    data = run.recipe.load_data()
+    rows = []
+    for title, kind in (("independent units", IndependentUnits), ("Chow-Liu tree", ChowLiuTree)):
+        found = reporting.baseline_likelihood(kind(data.train), data)
+        error = f"{found['log_likelihood_se']:.2f}"
+        rows.append([title, f"{found['log_likelihood']:.2f}", error])
     show(["for comparison: test data", "log-likelihood (nats)", "standard error"], rows)
     say(f"Next: rws-keras sample {run.path}, or rws-keras export {run.path}")
 

@@ -167,7 +167,7 @@ def _column(name: str, cells: pd.Series, is_choice: bool) -> Column:
         raise UserError(f"Column {name!r} is always {values[0]!r}; leave it out.")
     if len(values) == 2:
         return Column(name, (values[0], values[1]))
-    if not is_choice and all(map(_is_number, values)):
+    if not is_choice and all(map(is_number, values)):
         raise UserError(
             f"Column {name!r} has numbers ({_listed(values)}). Bin them first, for instance with "
             "pandas.cut; or, if they stand for choices, say that the column is one."
@@ -177,11 +177,12 @@ def _column(name: str, cells: pd.Series, is_choice: bool) -> Column:
             f"Column {name!r} has {len(values):,} values ({_listed(values)}), more than "
             f"{_MOST_VALUES}. If it identifies the rows, say so; else leave it out or group them."
         )
-    ordered = sorted(values, key=float) if all(map(_is_number, values)) else values
+    ordered = sorted(values, key=float) if all(map(is_number, values)) else values
     return Column(name, tuple(ordered))
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether text stands for a number."""
     try:
         float(text)
     except ValueError:

@@ -7,6 +7,7 @@ import gzip
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rws_keras.datasets.schema import is_number
 from rws_keras.errors import UserError
 from rws_keras.files import expanded
 
@@ -127,14 +128,6 @@ def _is_header(rows: list[list[str | None]]) -> bool:
     first, below = rows[0], rows[1:]
     if not below or None in first or len(set(first)) < len(first):
         return False
-    if any(_is_number(str(cell)) for cell in first):
+    if any(is_number(str(cell)) for cell in first):
         return False
     return any(all(row[i] != cell for row in below) for i, cell in enumerate(first))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

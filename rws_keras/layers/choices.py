@@ -100,7 +100,8 @@ class Choices(BinaryDistribution):
         return self._decided(self.base.conditional_logits(value), self._vector(value))
 
     def _ancestral_sample(self, noise, groups=None):
-        value, logits = self.base._ancestral_sample(noise, groups or self._groups)
+        del groups  # it is the base of no other
+        value, logits = self.base._ancestral_sample(noise, self._groups)
         return value, self._decided(logits, value)
 
     def _decided(self, logits, value):

@@ -40,8 +40,8 @@ class NVIL(Objective):
     `∇_φ log q(h_l | h_{l-1}) (s_l - C_l(h_{l-1}) - c_l) / max(1, σ_l)`.
 
     The networks `C_l` have one hidden layer and are trained with the machine, by `optimizer`, to
-    predict the signals. Running mean and variance begin at 0 and 1; replicas
-    of a distribution strategy take the mean of their own.
+    predict the signals. Running mean and variance begin at 0 and 1; replicas of a distribution
+    strategy take the mean of their own.
 
     Args:
         num_particles: Positive integer, the number K of samples that are averaged over.

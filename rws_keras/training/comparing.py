@@ -41,7 +41,8 @@ class Results:
 
     def path(self, recipe: Recipe) -> Path:
         """The file of a recipe's run."""
-        return self.directory / f"{recipe.dataset}-{recipe.objective['name']}-{recipe.digest}.json"
+        data = Path(recipe.dataset).name
+        return self.directory / f"{data}-{recipe.objective['name']}-{recipe.digest}.json"
 
     def read(self, recipe: Recipe) -> dict:
         """What is known of a recipe's run: empty, if nothing is."""

@@ -117,15 +117,11 @@ def plot(comparison: Comparison, name: str, results: Results, directory: Path) -
         The paths, without their endings.
     """
     rows = [row for row in summarize(comparison, name, results) if row.updates]
-    tuned = [
-        next((row for row in own if row.value == comparison.tune_at), own[0])
-        for own in by_method(rows).values()
-    ]
     recipe = comparison.arms_of(comparison.methods[0], comparison.rates[0])[0].recipe
     updates = recipe.steps_per_epoch(len(recipe.load_data().train))
     values, curves = directory / f"{name}-values", directory / f"{name}-curves"
     plot_values(comparison, rows, values)
-    plot_curves(comparison, tuned, updates, curves)
+    plot_curves(comparison, rows, updates, curves)
     return [values, curves]
 
 
@@ -161,18 +157,19 @@ def plot_values(comparison: Comparison, rows: list[Row], path: Path) -> None:
 
 
 def plot_curves(comparison: Comparison, rows: list[Row], updates: int, path: Path) -> None:
-    """Validation NLL of the rows against updates, and against time where it was measured.
+    """Validation NLL against updates, and against time where it was measured.
 
     Args:
         comparison: The comparison.
-        rows: What to show.
+        rows: Its rows. Of each method that is shown by which its learning rate was chosen.
         updates: Updates an epoch.
         path: The files, without their endings.
     """
     timed = comparison.reference is not None
     with drawing(path, 2 if timed else 1, sharey=True) as axes:
         lowest, highest = np.inf, -np.inf
-        for row, style in zip(rows, styles(), strict=False):
+        for own, style in zip(by_method(rows).values(), styles(), strict=False):
+            row = next((row for row in own if row.value == comparison.tune_at), own[0])
             x = updates * np.arange(1, len(row.curve) + 1)
             title = f"{row.method}, {comparison.value_title(row.value)}"
             axes[0].plot(x, -row.curve, label=title, markevery=0.1, **style)

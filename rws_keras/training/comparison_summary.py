@@ -23,6 +23,11 @@ class Figure(NamedTuple):
     spread: float | None
     seeds: int = 1
 
+    def text(self, digits: int, sign: int = 1) -> str:
+        """The mean times the sign, and the spread behind ±, with so many digits."""
+        spread = "" if self.spread is None else f" ± {self.spread:.{digits}f}"
+        return f"{sign * self.mean:.{digits}f}{spread}"
+
 
 class Row(NamedTuple):
     """A method at a value of the axis.
@@ -81,9 +86,7 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
     def shown(figures, key, digits, sign=1):
         if key not in figures:
             return "diverged" if row.diverged else ""
-        figure = figures[key]
-        spread = "" if figure.spread is None else f" ± {figure.spread:.{digits}f}"
-        return f"{sign * figure.mean:.{digits}f}{spread}"
+        return figures[key].text(digits, sign)
 
     found = [
         row.method,

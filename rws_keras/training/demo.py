@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rws_keras import datasets
+from rws_keras.baselines import IndependentUnits
 from rws_keras.errors import UserError
 from rws_keras.training import fitting, recipe
-from rws_keras.training.reporting import baselines
+from rws_keras.training.reporting import baseline_likelihood
 from rws_keras.training.run import Run
 
 # Name of the recipe, and what the table calls it. All have the same layers, number of
@@ -50,7 +51,7 @@ def run(directory: Path, console: Console) -> None:
                 str(entry["num_data"]),
             )
     data = datasets.load("digits")
-    yardstick = baselines(data)["independent units"]
+    yardstick = baseline_likelihood(IndependentUnits(data.train), data)
     table.add_row(
         "independent pixels",
         f"{yardstick['log_likelihood']:.2f}",

@@ -53,10 +53,12 @@ def summary(run: Run) -> dict:
     recipe = run.recipe
     data = recipe.load_data()
     about = run.about
-    # Where the directory lay on that machine is of no interest to anyone else.
-    about["command"] = about["command"].replace(str(run.path), f"runs/{run.path.resolve().name}")
+    # Where the directory and the data lay on that machine is of no interest to anyone else.
+    dataset = Path(recipe.dataset).name
+    command = about["command"].replace(str(run.path), f"runs/{run.path.resolve().name}")
+    about["command"] = command.replace(recipe.dataset, dataset)
     return {
-        "recipe": recipe.model_dump(),
+        "recipe": {**recipe.model_dump(), "dataset": dataset},
         "run": about,
         "num_parameters": run.best_machine().count_params(),
         "epochs": metrics["epoch"],
@@ -65,27 +67,24 @@ def summary(run: Run) -> dict:
         "seconds": round(metrics["seconds"], 1),
         "evaluations": run.evaluations,
         "validation_curve": [round(entry["val_log_likelihood"], 3) for entry in metrics["history"]],
-        "independent_units": baselines(data)["independent units"],
+        "independent_units": baseline_likelihood(IndependentUnits(data.train), data),
     }
 
 
-def baselines(data: BinaryData) -> dict[str, dict[str, float]]:
-    """Test log-likelihoods of classical models that are fitted to the training data.
+def baseline_likelihood(
+    baseline: IndependentUnits | ChowLiuTree, data: BinaryData
+) -> dict[str, float]:
+    """Test log-likelihood of a classical model.
+
+    Args:
+        baseline: The model.
+        data: The data set.
 
     Returns:
-        For each by its name `log_likelihood` in nats per datum, and its standard error over the
-        data.
+        `log_likelihood` in nats per datum, and its standard error over the data.
     """
-    models: dict[str, IndependentUnits | ChowLiuTree] = {
-        "independent units": IndependentUnits(data.train),
-        "Chow-Liu tree": ChowLiuTree(data.train),
+    log_likelihoods = baseline.log_likelihood(data.test)
+    return {
+        "log_likelihood": float(log_likelihoods.mean()),
+        "log_likelihood_se": float(log_likelihoods.std(ddof=1) / math.sqrt(len(data.test))),
     }
-    found = {}
-    for name, model in models.items():
-        log_likelihoods = model.log_likelihood(data.test)
-        error = log_likelihoods.std(ddof=1) / math.sqrt(len(data.test))
-        found[name] = {
-            "log_likelihood": float(log_likelihoods.mean()),
-            "log_likelihood_se": float(error),
-        }
-    return found

@@ -63,7 +63,7 @@ def write_preset(run: Run, folder: Path) -> None:
         UserError: If the run is not finished, or the folder holds something else.
     """
     measured = _measured(run)
-    # Where data of one's own lay is of no interest to anyone else.
+    # As in the report: without the place of data of one's own.
     recipe = {**run.recipe.model_dump(), "dataset": measured["dataset"]}
     machine = run.best_machine()
     with pretrained.saving(machine, folder, measured) as (partial, metadata):
@@ -91,7 +91,7 @@ def _measured(run: Run) -> dict:
 
     return {
         "description": recipe["description"],
-        "dataset": Path(recipe["dataset"]).name,
+        "dataset": recipe["dataset"],
         "family": cards.family(recipe["model"]),
         "test": best("test"),
         "validation": best("validation"),

@@ -106,8 +106,8 @@ def test_what_cannot_be_loaded(tmp_path, survey):
 def test_a_recipe_of_ones_own_data(survey):
     content = {"dataset": str(survey), "model": {"latents": [3]}, "epochs": 1}
     made = recipe.validated({**content, "data": {"leave_out": ["id"]}}, "Recipe")
-    results = Results(survey.parent)
-    assert results.path(made).parent == survey.parent
+    results = Results(survey.parent / "results")
+    assert results.path(made).parent == results.directory
     machine = made.make_machine(made.load_data())
     assert machine.p_layers[0].choices == [1, 3, 1]
     with pytest.raises(UserError, match=r"\[data\] has no effect on the data set 'digits'"):

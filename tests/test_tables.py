@@ -59,6 +59,7 @@ def test_parquet(tmp_path):
     ("content", "has_header"),
     [
         ("0,1\n1,1\n0,0\n", False),
+        ("0,1\n1,1\n1,0\n", False),  # a 0 that is not found below
         ("p0,p1\n1,1\n0,0\n", True),
         ("yes,no\nno,no\nyes,yes\n", False),  # all are found below
         ("yes,yes\nno,no\n", False),

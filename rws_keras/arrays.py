@@ -21,11 +21,13 @@ class Support(NamedTuple):
         name: Adjective for messages: "binary", "real".
         contains: Function of a tensor to bools: which values are allowed.
         message: What is expected and what to do, for data that hold other values.
+        missing: Whether values may be missing: NaN, masked, or a data frame's `NA`.
     """
 
     name: str
     contains: Callable[[tf.Tensor], tf.Tensor]
     message: str
+    missing: bool = False
 
 
 def _is_binary(x: tf.Tensor) -> tf.Tensor:
@@ -41,13 +43,32 @@ BINARY = Support(
     "binary",
     _is_binary,
     "Expected binary data: every value 0 or 1. Binarise grey levels first, for instance with "
-    "rws_keras.datasets.stochastic_binarization, and remove missing values (NaN).",
+    "rws_keras.datasets.stochastic_binarization, and remove missing values (NaN), or make the "
+    "machine with missing='marginalize'.",
 )
 REAL = Support(
     "real",
     _is_finite,
-    "Expected real data: every value a finite number. Remove or replace missing values (NaN).",
+    "Expected real data: every value a finite number. Remove or replace missing values (NaN), or "
+    "make the machine with missing='marginalize'.",
 )
+
+
+def with_missing(support: Support) -> Support:
+    """The same support, and NaN where a value is missing."""
+    values = "0, 1" if support is BINARY else "a finite number"
+    return Support(
+        support.name,
+        lambda x: support.contains(x) | is_missing(x),
+        f"Expected {support.name} data: every value {values} or, where it is missing, NaN.",
+        missing=True,
+    )
+
+
+def is_missing(x: tf.Tensor) -> tf.Tensor:
+    """Which values are NaN; none where the dtype has no NaN."""
+    return tf.math.is_nan(x) if tf.as_dtype(x.dtype).is_floating else tf.zeros_like(x, tf.bool)
+
 
 Rows: TypeAlias = np.ndarray | tf.Tensor | tf.SparseTensor
 
@@ -168,12 +189,14 @@ def _as_numbers(x, support):
             "x.to_tensor() fills them up."
         )
     if isinstance(x, np.ma.MaskedArray):
-        if np.ma.is_masked(x):
+        if support.missing:
+            x = np.ma.filled(x.astype(np.float32), np.nan)
+        elif np.ma.is_masked(x):
             raise UserError(
                 f"{support.message} The data are a masked array, {np.ma.count_masked(x)} of whose "
                 "values are missing: remove their rows, or fill them in by x.filled."
             )
-        x = x.data
+        x = np.ma.getdata(x)
     if scipy.sparse.issparse(x):
         x = x.tocsr(copy=True)
         x.sum_duplicates()
@@ -197,6 +220,8 @@ def _as_numbers(x, support):
 def _numeric(x, support):
     """An array of numbers, as NumPy reads them."""
     try:
+        if support.missing and hasattr(x, "to_numpy"):  # a data frame, whose NA is no number
+            x = x.to_numpy(np.float32, na_value=np.nan)
         x = np.asarray(x)
         if x.dtype.kind in "OUS":
             x = x.astype(np.float32)

@@ -52,14 +52,18 @@ def look(machine: Any, x: tf.Tensor, num_weighed: int, seed: Seed) -> Look:
         num_weighed: Of how many of the data to weigh particles, at most.
         seed: An integer, an int32 tensor `[2]`, or `None`.
     """
-    noise = uniform_noise(machine.q.noise_shapes(NUM_PARTICLES, len(x)), seed)
-    latents, log_q = machine.q.sample(noise, given=x)
-    layers = zip(machine.q_layers, [x, *latents], latents, strict=False)
+    noise = uniform_noise(machine.particle_noise(NUM_PARTICLES, len(x)), seed)
+    given = machine.q_input(x)
+    latents, log_q = machine.q.sample(noise["particles"], given=given)
+    layers = zip(machine.q_layers, [given, *latents], latents, strict=False)
     means = [_conditional_means(layer, below, sample) for layer, below, sample in layers]
     few, log_q = (
         [each[:NUM_WEIGHED, :num_weighed] for each in layers] for layers in (latents, log_q)
     )
-    weighed = Particles(few, machine.log_p(x[:num_weighed], few), log_q)
+    x, filled = x[:num_weighed], None
+    if machine.draws_gaps:
+        filled = machine.fill(x, few, noise["gaps"][:NUM_WEIGHED, :num_weighed])
+    weighed = Particles(few, machine.log_p(x, few, filled), log_q)
     activity = [activity_of_means(layer) for layer in means]
     return Look(activity, [layer.mean(axis=(0, 1), dtype=np.float64) for layer in means], weighed)
 
@@ -143,18 +147,24 @@ class Table(NamedTuple):
         """The means and correlations of rows `[N, D]`.
 
         Args:
-            rows: The table.
+            rows: The table. Missing values (NaN) are left out, of a pair of columns the rows in
+                which one of them is missing.
             columns: Columns whose correlations to compute; by default the `CORRELATED_UNITS`
                 that vary most.
         """
-        rows = np.asarray(rows, np.float32)
-        means = rows.mean(axis=0)
+        rows = np.ma.masked_invalid(np.asarray(rows, np.float32))
+        means = rows.mean(axis=0).filled(0.0)
         if columns is None:
-            columns = np.sort(np.argsort(-rows.var(axis=0), kind="stable")[:CORRELATED_UNITS])
-        centred = rows[:, columns] - means[columns]
-        norms = np.linalg.norm(centred, axis=0)
-        scaled = np.divide(centred, norms, out=np.zeros_like(centred), where=norms > 1e-6)
-        return cls(means, columns, scaled.T @ scaled)
+            spread = rows.var(axis=0).filled(0.0)
+            columns = np.sort(np.argsort(-spread, kind="stable")[:CORRELATED_UNITS])
+        chosen = rows[:, columns]
+        known = (~np.ma.getmaskarray(chosen)).astype(np.float32)
+        centred = np.where(known > 0.0, chosen.data - means[columns], 0.0)
+        squares = np.square(centred).T @ known
+        norms = np.sqrt(squares * squares.T)
+        products = centred.T @ centred
+        correlations = np.divide(products, norms, out=np.zeros_like(products), where=norms > 1e-6)
+        return cls(means, columns, correlations)
 
     def errors(self, other: Table) -> tuple[float, float]:
         """Root mean squares of the differences of means, and of correlations of pairs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
@@ -122,6 +123,14 @@ class BinaryDistribution(NoiseDrivenDistribution):
         logits = self.conditional_logits(value)
         off = tf.math.multiply_no_nan(tf.nn.softplus(logits), 1.0 - value)
         return -off - tf.math.multiply_no_nan(tf.nn.softplus(-logits), value)
+
+    def observed_log_prob(self, value: tf.Tensor, observed: tf.Tensor) -> tf.Tensor:
+        value = self._vector(value)
+        # With an infinite logit the others are certain to be what they are: neither likelihood
+        # nor gradient.
+        certain = tf.where(value > 0.5, tf.cast(math.inf, self.dtype), -math.inf)
+        logits = tf.where(observed, self.conditional_logits(value), certain)
+        return bernoulli_log_prob(value, logits)
 
     def complete(self, value: tf.Tensor, known: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
         # Noise beyond (0, 1) leaves a unit no choice: the known ones come out as they are.

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from rws_keras.arrays import is_missing
 from rws_keras.errors import UserError
 from rws_keras.layers.bernoulli import BinaryDistribution
 
@@ -34,6 +35,38 @@ class Groups:
         ends = np.cumsum(self.sizes) - 1
         self.last = np.zeros(len(group), bool)
         self.last[ends[np.array(self.sizes) > 1]] = True
+        self._member = (group[:, None] == np.flatnonzero(np.array(self.sizes) > 1)).astype(
+            np.float32
+        )
+
+    def check(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns data `[N, D]` of which each choice has exactly one unit on, or all missing.
+
+        Raises:
+            UserError: If there is a row of which this does not hold. In a graph it is a
+                `tf.errors.InvalidArgumentError`.
+        """
+        missing = is_missing(x)
+        values = tf.where(missing, tf.zeros_like(x), x)
+        on = tf.matmul(tf.cast(values, tf.float32), self._member)
+        gaps = tf.matmul(tf.cast(missing, tf.float32), self._member)
+        whole = tf.equal(gaps, tf.reduce_sum(self._member, axis=0)) | tf.equal(gaps, 0.0)
+        wrong = tf.where(tf.equal(gaps, 0.0), tf.not_equal(on, 1.0), ~whole)
+        message = (
+            "Expected exactly one unit of each choice to be on, or all of them to be missing (NaN)"
+        )
+        if not tf.executing_eagerly():
+            check = tf.debugging.Assert(~tf.reduce_any(wrong), [f"{message}."])
+            with tf.control_dependencies([check]):
+                return tf.identity(x)
+        if tf.reduce_any(wrong):
+            row, choice = tf.where(wrong)[0].numpy().tolist()
+            first, *_, last = np.flatnonzero(self._member[:, choice]).tolist()
+            raise UserError(
+                f"{message}; in row {row} units {first} to {last} are "
+                f"{np.asarray(x[row, first : last + 1]).tolist()}."
+            )
+        return x
 
 
 class Choices(BinaryDistribution):
@@ -89,6 +122,11 @@ class Choices(BinaryDistribution):
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
         return {"base": tfp.util.BatchedComponentProperties()}
+
+    @property
+    def marginalizes(self) -> bool:
+        # Units depend on others of their group alone, which is observed as a whole or not at all.
+        return self.base.marginalizes
 
     def _event_shape(self):
         return self.base.event_shape

@@ -50,6 +50,15 @@ class NoiseDrivenDistribution(tfp.distributions.AutoCompositeTensorDistribution)
             name=name,
         )
 
+    @property
+    def marginalizes(self) -> bool:
+        """Whether `observed_log_prob` is exact, whatever stands at units that were not observed.
+
+        So it is where the units are independent. Where they depend on those before them, units
+        that were not observed bear on the others, and have to be drawn by `complete`.
+        """
+        return self.units_are_independent
+
     @abc.abstractmethod
     def sample_from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The sample that given uniform noise stands for, and its log-probability.
@@ -67,6 +76,15 @@ class NoiseDrivenDistribution(tfp.distributions.AutoCompositeTensorDistribution)
     @abc.abstractmethod
     def unit_log_probs(self, value: tf.Tensor) -> tf.Tensor:
         """`log p(x_i | x_1 … x_{i-1})` of every unit at `value`, in nats, `[..., D]`."""
+
+    def observed_log_prob(self, value: tf.Tensor, observed: tf.Tensor) -> tf.Tensor:
+        """`Σ_i log p(x_i | x_1 … x_{i-1})` over the units that were observed, in nats, `[...]`.
+
+        Args:
+            value: `[..., D]`, finite at the other units too.
+            observed: Bools that broadcast against `value`.
+        """
+        return tf.reduce_sum(tf.where(observed, self.unit_log_probs(value), 0.0), axis=-1)
 
     @abc.abstractmethod
     def conditional_mean(self, value: tf.Tensor) -> tf.Tensor:

@@ -12,10 +12,10 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras.arrays import BINARY, Rows, Support, check_data, checked_rows
+from rws_keras.arrays import BINARY, Rows, Support, check_data, checked_rows, with_missing
 from rws_keras.checks import check_positive_integer, check_precision
 from rws_keras.errors import UserError
-from rws_keras.layers.choices import Choices
+from rws_keras.layers.choices import Choices, Groups
 from rws_keras.layers.distribution import NoiseDrivenDistribution
 from rws_keras.signatures import plain_arguments
 
@@ -299,18 +299,31 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
         kind = self.distribution(given).reparameterization_type
         return kind == tfp.distributions.FULLY_REPARAMETERIZED
 
-    def check_data(self, x: object) -> tf.Tensor:
+    def check_data(self, x: object, missing: bool = False) -> tf.Tensor:
         """Returns data for these units as a float32 tensor `[N, units]`.
+
+        Args:
+            x: The data, see `rws_keras.arrays.check_data`.
+            missing: Whether values may be missing (NaN); of a choice, all or none.
 
         Raises:
             UserError: If they are not of that shape, or hold values that the units cannot
-                take; see `rws_keras.arrays.check_data`.
+                take.
         """
-        return check_data(x, self.units, self.support)
+        x = check_data(x, self.units, self._support(missing))
+        return x if self.choices is None else Groups(self.choices).check(x)
 
-    def checked_rows(self, x: object) -> Rows:
+    def checked_rows(self, x: object, missing: bool = False) -> Rows:
         """As `check_data`, without a conversion to float32: sparse data stay sparse."""
-        return checked_rows(x, self.units, self.support)
+        x = checked_rows(x, self.units, self._support(missing))
+        if self.choices is not None:
+            is_sparse = isinstance(x, tf.SparseTensor)
+            dense = tf.sparse.to_dense(tf.sparse.reorder(x)) if is_sparse else x
+            Groups(self.choices).check(tf.convert_to_tensor(dense))
+        return x
+
+    def _support(self, missing):
+        return with_missing(self.support) if missing else self.support
 
     def call(self, given: tf.Tensor) -> tf.Tensor:
         """Draws one sample `[..., units]` given parents `[..., parent units]`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import types
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
@@ -12,15 +13,16 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras import layers
-from rws_keras.arrays import Rows
-from rws_keras.checks import check_positive_integer, plain_seed
+from rws_keras.checks import check_integer, check_positive_integer, plain_seed
 from rws_keras.errors import UserError
 from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
 from rws_keras.layers.registry import Family
-from rws_keras.layers.stack import Stack, check_layers
-from rws_keras.models import accuracy
+from rws_keras.layers.stack import check_layers
+from rws_keras.models import accuracy, imputation
 from rws_keras.models.architecture import check_stacks, name_layers, one_per_layer, with_options
 from rws_keras.models.evaluator import warn_of_zero_probability
+from rws_keras.models.imputation import Conditional, Imputation
+from rws_keras.models.joint_model import JointModel, check_missing
 from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples, Statistics
 from rws_keras.models.saving import Saving
 from rws_keras.models.streaming import Sums, stream_particles
@@ -30,7 +32,7 @@ Data: TypeAlias = np.ndarray | tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="rws_keras")
-class HelmholtzMachine(Saving, Trainer):
+class HelmholtzMachine(Saving, JointModel, Trainer):
     """A deep directed model of data with latents of one kind or another.
 
     The generative model is `p(x, h) = p(h_L) Π p(h_{l-1} | h_l)` with `h_0 = x`, the
@@ -45,6 +47,9 @@ class HelmholtzMachine(Saving, Trainer):
             fresh seed. The initial weights come from
             their initializers, which `keras.utils.set_random_seed` seeds.
         name: Name of the model.
+        missing: `"marginalize"` where values of the data may be missing (NaN): then all
+            likelihoods are those of the observed values, and Q is given which are missing. By
+            default NaN is refused.
 
     Example:
     ```python
@@ -66,16 +71,17 @@ class HelmholtzMachine(Saving, Trainer):
         q_layers: Sequence[layers.StochasticLayer],
         seed: Seed = None,
         name: str | None = None,
+        missing: str | None = None,
     ):
         p_layers, q_layers = check_layers(p_layers, "p_layers"), check_layers(q_layers, "q_layers")
         super().__init__(len(q_layers), seed, name)
-        self.seed = plain_seed(seed)
+        self.seed, self.missing = plain_seed(seed), check_missing(missing)
         self.p_layers, self.q_layers = p_layers, q_layers
         check_stacks(self.p, self.q)
         name_layers(self.p_layers, "p", first=0)
         name_layers(self.q_layers, "q", first=1)
         self.p.build()
-        self.q.build(self.visible_units)
+        self.q.build(self.q_input_units)
         signature = (
             tf.TensorSpec([None, self.visible_units], tf.float32),
             tf.TensorSpec([], tf.int32),
@@ -99,6 +105,9 @@ class HelmholtzMachine(Saving, Trainer):
                 functools.partial(stream_particles, self, expectation_of=self._visible),
                 input_signature=signature,
             ),
+            impute=function(
+                functools.partial(imputation.impute_with_seed, self), reduce_retracing=True
+            ),
             more_sums=function(
                 lambda x, num_particles, seed, done, sums, stop: stream_particles(
                     self, x, num_particles, seed, start=(done, sums), stop=stop
@@ -119,6 +128,7 @@ class HelmholtzMachine(Saving, Trainer):
         seed: Seed = None,
         name: str | None = None,
         choices: Sequence[int] | None = None,
+        missing: str | None = None,
     ) -> HelmholtzMachine:
         """Makes a machine from the sizes of its layers.
 
@@ -134,6 +144,7 @@ class HelmholtzMachine(Saving, Trainer):
             name: Name of the model.
             choices: Sizes of groups of visible units, of which those of several are a choice of
                 exactly one; see `layers.Choices`, and `datasets.Schema.groups`.
+            missing: `"marginalize"` where values of the data may be missing (NaN).
 
         Returns:
             A built `HelmholtzMachine`.
@@ -168,65 +179,8 @@ class HelmholtzMachine(Saving, Trainer):
             ],
             seed=seed,
             name=name,
+            missing=missing,
         )
-
-    # The two stacks.
-
-    @property
-    def p(self) -> Stack:
-        """The generative stack: `p.sample(noise)` draws `[x, h_1, …, h_L]` from the top down."""
-        return Stack(self.p_layers, top_down=True)
-
-    @property
-    def q(self) -> Stack:
-        """The inference stack: `q.sample(noise, given=x)` draws `[h_1, …, h_L]`."""
-        return Stack(self.q_layers, top_down=False)
-
-    @property
-    def q_variables(self) -> list[keras.Variable]:
-        return [variable for layer in self.q_layers for variable in layer.variables]
-
-    @property
-    def visible_units(self) -> int:
-        """The number of visible units."""
-        return self.p_layers[0].units
-
-    @property
-    def latent_units(self) -> list[int]:
-        """The sizes of the latent layers, bottom first."""
-        return self.q.units
-
-    def log_p(self, x: tf.Tensor, latents: list[tf.Tensor]) -> list[tf.Tensor]:
-        """`log p(h_{l-1} | h_l)` of each P layer in nats, bottom first, the prior's last.
-
-        Args:
-            x: Float32 data `[N, visible]`.
-            latents: `[..., N, units]` for each latent layer.
-        """
-        return self.p.log_prob([x, *latents])
-
-    def log_q(self, x: tf.Tensor, latents: list[tf.Tensor]) -> list[tf.Tensor]:
-        """`log q(h_l | h_{l-1})` of each Q layer in nats, bottom first; shapes as `log_p`."""
-        return self.q.log_prob(latents, given=x)
-
-    def draw_particles(self, x: tf.Tensor, num_particles: int | tf.Tensor, seed: Seed) -> Particles:
-        """As `sample_posterior`, for data that have been checked, inside a graph too."""
-        shapes = self.q.noise_shapes(num_particles, tf.shape(x)[0])
-        latents, log_q = self.q.sample(uniform_noise(shapes, seed), given=x)
-        return Particles(latents, self.log_p(x, latents), log_q)
-
-    def check_data(self, x: object) -> tf.Tensor:
-        """Returns data as a float32 tensor `[N, visible]`.
-
-        Raises:
-            UserError: If they are not of that shape, or hold values that the visible layer
-                does not model.
-        """
-        return self.p_layers[0].check_data(x)
-
-    def checked_rows(self, x: object) -> Rows:
-        """As `check_data`, without a conversion to float32: sparse data stay sparse."""
-        return self.p_layers[0].checked_rows(x)
 
     def estimate(self, x: tf.Tensor, num_particles: int | tf.Tensor, seed: tf.Tensor) -> Statistics:
         """Statistics of K particles a datum; see `Statistics`.
@@ -378,6 +332,90 @@ class HelmholtzMachine(Saving, Trainer):
             warning, for data of probability zero.
         """
         return self._expectation(self._functions.visible_means, x, num_particles, seed)[0]
+
+    def impute(
+        self, x: Data, num_completions: int = 10, num_particles: int = 100, seed: Seed = None
+    ) -> Imputation:
+        """Completes data with missing values (NaN) from p(x_missing | x_observed).
+
+        The machine need not have been made with `missing`. One that was trained with missing
+        values needs fewer particles, as its Q knows of them.
+
+        Args:
+            x: Data `[N, visible]`, NaN where a value is missing; of a choice, all or none.
+            num_completions: C, how many completions to draw.
+            num_particles: K, the number of particles a datum.
+            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
+
+        Returns:
+            An `Imputation`: `completions` `[C, N, visible]`, `mean` and `standard_error`
+            `[N, visible]`, and `likelihood`, that of the observed values. Missing values of data
+            of probability zero stay NaN, with a warning.
+
+        Raises:
+            UserError: If `x` is not data of the machine's width and kind, or a number is not
+                positive.
+
+        Example:
+        ```python
+        x = np.float32([[1, np.nan, 0, 0, 1, np.nan]])
+        imputed = machine.impute(x, num_completions=5, seed=0)
+        imputed.mean                    # [1, 6]: at the gaps the probabilities of a one
+        imputed.completions             # [5, 1, 6]: the gaps drawn together
+        ```
+
+        Reference:
+            - [Rubin, 1987](https://doi.org/10.1002/9780470316696), for multiple imputation
+        """
+        num_completions = check_positive_integer(num_completions, "num_completions")
+        num_particles = check_positive_integer(num_particles, "num_particles")
+        x = self.p_layers[0].check_data(x, missing=True)
+        seed = stateless_seed(seed)
+        guess = imputation.typical_means(self, seed)
+        imputed = imputation.impute_in_parts(
+            self._functions.impute, x, guess, num_completions, num_particles, seed
+        )
+        warn_of_zero_probability(imputed.likelihood.log_likelihood.numpy())
+        return imputed
+
+    def conditional(
+        self, x: Data, targets: Sequence[int], num_particles: int = 100, seed: Seed = None
+    ) -> Conditional:
+        """Estimates `E[x_t | x_others]`: how probable some units are, given the others.
+
+        Args:
+            x: Data `[N, visible]`, NaN where a value is missing. Values of the targets make no
+                difference.
+            targets: The units asked for, each given all that are not among them; of a choice,
+                all or none.
+            num_particles: K, the number of particles a datum.
+            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
+
+        Returns:
+            A `Conditional`: `mean` and `standard_error` `[N, T]` in the order of the targets, and
+            the `effective_sample_size` `[N]` of the particles.
+
+        Raises:
+            UserError: As `impute`, or if a target is not a unit of the data.
+
+        Example:
+        ```python
+        machine.conditional(x, targets=[2]).mean         # [N, 1]: p(x_2 = 1 | the other units)
+        ```
+        """
+        targets = [check_integer(target, "targets", minimum=0) for target in targets]
+        if not targets or max(targets) >= self.visible_units:
+            raise UserError(
+                f"`targets` must be units from 0 to {self.visible_units - 1}, got {targets}."
+            )
+        x = self.p_layers[0].check_data(x, missing=True)
+        others = np.isin(np.arange(self.visible_units), targets, invert=True)
+        imputed = self.impute(tf.where(others, x, math.nan), 1, num_particles, seed)
+        return Conditional(
+            tf.gather(imputed.mean, targets, axis=1),
+            tf.gather(imputed.standard_error, targets, axis=1),
+            imputed.likelihood.effective_sample_size,
+        )
 
     def _expectation(self, estimate, x, num_particles, seed):
         num_particles = check_positive_integer(num_particles, "num_particles")

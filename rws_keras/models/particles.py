@@ -58,7 +58,10 @@ def scaled_weights(log_weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def resample(
-    latents: list[tf.Tensor], weights: tf.Tensor, num_resampled: int, noise: tf.Tensor
+    latents: list[tf.Tensor],
+    weights: tf.Tensor,
+    num_resampled: int | tf.Tensor,
+    noise: tf.Tensor,
 ) -> list[tf.Tensor]:
     """Chooses R of K particles of each datum by systematic resampling.
 
@@ -77,7 +80,8 @@ def resample(
     Reference:
         - [Kitagawa, 1996](https://doi.org/10.1080/10618600.1996.10474692)
     """
-    positions = (tf.range(num_resampled, dtype=tf.float32)[:, None] + noise) / num_resampled
+    number = tf.cast(num_resampled, tf.float32)
+    positions = (tf.range(number)[:, None] + noise) / number
     passed = tf.cumsum(weights, axis=0)[:, None] < positions  # [K, R, N]
     # The weights add up to one but for rounding: the last particle has no end.
     chosen = tf.reduce_sum(tf.cast(passed[:-1], tf.int32), axis=0)

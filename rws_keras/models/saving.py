@@ -26,6 +26,7 @@ class Saving(keras.Model):
     p_layers: list[StochasticLayer]
     q_layers: list[StochasticLayer]
     seed: int | list[int] | None
+    missing: str | None
 
     @classmethod
     def from_preset(
@@ -135,6 +136,7 @@ class Saving(keras.Model):
         return {
             "name": self.name,
             "seed": self.seed,
+            "missing": self.missing,
             **serialize_stacks({"p_layers": self.p_layers, "q_layers": self.q_layers}),
         }
 

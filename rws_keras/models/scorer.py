@@ -12,18 +12,17 @@ import math
 from collections.abc import Callable
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from rws_keras.arrays import BINARY, Support
 from rws_keras.checks import check_positive_integer, plain_seed
 from rws_keras.errors import UserError
 from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
-from rws_keras.models.particles import WeightSums, resample, sum_over_layers
+from rws_keras.models import imputation
+from rws_keras.models.particles import WeightSums
 
 # All particles of a row are in flight at once; four rows of this many take about 500 MB.
 MOST_PARTICLES = 10_000
 _ROWS_AT_ONCE = 4
-_DREAMS = 1000
 _ESTIMATE: dict[str, list[int]] = {
     key: [] for key in ("log_likelihood", "standard_error", "effective_sample_size")
 }
@@ -79,9 +78,7 @@ class Scorer(tf.Module):
             for layer in (*machine.p_layers, *machine.q_layers)
             for variable in layer.variables
         ]
-        self.typical = tf.Variable(
-            tf.reduce_mean(machine.sample(_DREAMS, seed=seed).mean, axis=0), trainable=False
-        )
+        self.typical = tf.Variable(imputation.typical_means(machine, seed), trainable=False)
 
     def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
         """The functions by the names of their signatures."""
@@ -131,13 +128,16 @@ class Scorer(tf.Module):
 
     def reconstruct(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         """`mean`: `E[p(x' = 1 | h_1)]` over the posterior, `[N, D]`."""
-        noise, visible_noise = self._noise(self.num_particles, with_visible=True)
+        machine, num_particles = self._machine(), self.num_particles
+        shapes: dict = machine.particle_noise(num_particles, 1)
+        shapes["visible"] = (num_particles, 1, machine.visible_units)
+        noise = uniform_noise(shapes, self._seed)
 
         def mean_visible(row):
             latents, log_weights = self._weigh(row, noise)
-            visible = self._machine().p_layers[0].distribution(latents[0])
+            visible = machine.p_layers[0].distribution(latents[0])
             # Drawn anew: an autoregressive layer must not look at the row itself.
-            drawn, _ = visible.sample_from_noise(visible_noise)
+            drawn, _ = visible.sample_from_noise(noise["visible"])
             weights = tf.nn.softmax(log_weights)
             return {"mean": _weighted_mean(weights, visible.conditional_mean(drawn))}
 
@@ -146,16 +146,7 @@ class Scorer(tf.Module):
     def impute(self, x: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
         """Completes rows of which only a part was observed, by importance resampling.
 
-        Q is given the row with its gaps filled by means. A first round of particles finds the
-        means that go with what was observed, a second one, with fresh noise, gives the
-        results. One particle in four is drawn from P's prior instead of Q, which knows only
-        whole rows, and each is weighed by `p(x_observed, h)` over the mixture of both: unbiased
-        for any filling, and sound even where nothing was observed. The gaps are drawn from P
-        given h and, where the visible layer is autoregressive, the units before; observed
-        units count with their probability.
-
-        Reference:
-            - [Veach & Guibas, 1995](https://doi.org/10.1145/218380.218498), for the mixture
+        See `rws_keras.models.imputation`.
 
         Args:
             x: `[N, D]`, of which the unobserved entries are of no consequence.
@@ -168,26 +159,20 @@ class Scorer(tf.Module):
         """
         observed = tf.equal(mask, 1.0)
         invalid = _outside(BINARY, mask) | self._invalid(tf.where(observed, x, 0.0))
-        first, visible_first = self._noise(self.num_particles, with_visible=True)
-        second, visible_second = self._noise(self.num_particles, with_visible=True, part=1)
-        position = uniform_noise((1,), self._seed(2))
+        machine = self._machine()
+        shapes = imputation.noise_shapes(machine, self.num_particles, 1)
+        noise = uniform_noise(shapes, self._seed)
 
-        def complete(arguments):
-            row, known = arguments
-            row = tf.where(known, row, self.typical)
-            drawn = self._draw_gaps(row, known, first, visible_first)
-            row = tf.where(known, row, drawn["mean"])
-            drawn = self._draw_gaps(row, known, second, visible_second)
-            weights = tf.nn.softmax(drawn["log_weights"])
-            (chosen,) = resample([drawn["x"]], weights[:, None], self.num_completions, position)
+        def complete(row):
+            drawn = imputation.impute(machine, row[None], self.typical, noise, self.num_completions)
             return {
-                "completions": chosen[:, 0],
-                "mean": tf.where(known, row, drawn["mean"]),
-                **_estimate(drawn["log_weights"]),
+                "completions": drawn.completions[:, 0],
+                "mean": drawn.mean[0],
+                **{key: getattr(drawn.likelihood, key)[0] for key in _ESTIMATE},
             }
 
-        shapes = {"completions": [self.num_completions, x.shape[1]], "mean": x.shape[1:]}
-        return _by_row(complete, (x, observed), {**shapes, **_ESTIMATE}, invalid)
+        results = {"completions": [self.num_completions, x.shape[1]], "mean": x.shape[1:]}
+        return _by_row(complete, tf.where(observed, x, math.nan), {**results, **_ESTIMATE}, invalid)
 
     def sample(self, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """`x`, a sample of P for each seed, and `mean`, its visible means, `[N, D]`.
@@ -207,59 +192,25 @@ class Scorer(tf.Module):
         results = {key: [machine.visible_units] for key in ("x", "mean")}
         return _by_row(sample_row, seed, results, tf.zeros_like(seed, tf.bool))
 
-    def _seed(self, part: int) -> tf.Tensor:
+    @property
+    def _seed(self) -> tf.Tensor:
         two_words = isinstance(self.seed, list) or (
             isinstance(self.seed, int) and not 0 <= self.seed < 2**31
         )
-        if two_words:
-            return tf.random.fold_in(stateless_seed(self.seed), part)
-        return tf.stack([part, self.seed])
+        return stateless_seed(self.seed) if two_words else tf.stack([0, self.seed])
 
     def _invalid(self, x: tf.Tensor) -> tf.Tensor:
         """Which rows hold values that the visible layer does not model, `[N]`."""
-        return _outside(self._machine().p_layers[0].support, x)
+        return _outside(self._machine().support, x)
 
-    def _noise(self, num_particles, with_visible=False, part=0):
-        """Noise of K particles of one row, that of a visible row for each beside it."""
-        machine = self._machine()
-        shapes: dict = {"particles": machine.q.noise_shapes(num_particles, 1)}
-        if with_visible:
-            shapes["visible"] = (num_particles, 1, machine.visible_units)
-        noise = uniform_noise(shapes, self._seed(part))
-        return (noise["particles"], noise["visible"]) if with_visible else noise["particles"]
+    def _noise(self, num_particles: int) -> dict:
+        """Noise of K particles of one row."""
+        return uniform_noise(self._machine().particle_noise(num_particles, 1), self._seed)
 
     def _weigh(self, row, noise):
         """Particles of one row `[D]`: latents `[K, 1, units]` and log-weights `[K]`."""
-        machine = self._machine()
-        x = row[None]
-        latents, log_q = machine.q.sample(noise, given=x)
-        log_weights = sum_over_layers(machine.log_p(x, latents)) - sum_over_layers(log_q)
-        return latents, log_weights[:, 0]
-
-    def _draw_gaps(self, row, known, noise, visible_noise):
-        """Particles of a filled row `[D]` whose gaps P draws, weighed by what is known."""
-        machine = self._machine()
-        filled = row[None]
-        from_p = max(self.num_particles // 4, 1)
-        from_q = self.num_particles - from_p
-        inferred, _ = machine.q.sample([part[:from_q] for part in noise], given=filled)
-        dreamt, _ = machine.p[1:].sample([part[from_q:] for part in noise])
-        latents = [tf.concat(pair, axis=0) for pair in zip(inferred, dreamt, strict=True)]
-        visible = machine.p_layers[0].distribution(latents[0])
-        x = visible.complete(row, known, visible_noise)
-        log_known = visible.unit_log_probs(x) * tf.cast(known, tf.float32)
-        log_prior = sum_over_layers(machine.p[1:].log_prob(latents))
-        log_q = sum_over_layers(machine.log_q(filled, latents))
-        log_mixture = tfp.math.log_add_exp(
-            log_q + math.log(from_q / self.num_particles),
-            log_prior + math.log(from_p / self.num_particles),
-        )
-        log_weights = (tf.reduce_sum(log_known, -1) + log_prior - log_mixture)[:, 0]
-        # Where the units depend on each other a gap bears on the weight by those after it:
-        # then only what was drawn may be averaged, not the mean it was drawn around.
-        gaps = visible.conditional_mean(x) if visible.units_are_independent else x
-        mean = _weighted_mean(tf.nn.softmax(log_weights), gaps)
-        return {"x": x, "mean": mean, "log_weights": log_weights}
+        particles = self._machine().particles(row[None], noise)
+        return particles.latents, particles.log_weights[:, 0]
 
 
 def _by_row(function: Callable, rows, shapes: dict, invalid: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -61,7 +61,9 @@ def unit_activity(
         rows = x[start : start + batch_size]
         noise_shapes = machine.q.noise_shapes(2 * num_particles, rows.shape[0])
         noise = uniform_noise(noise_shapes, seed + tf.constant([0, start]))
-        for layer, latents in zip(means, machine.q.sample(noise, given=rows)[0], strict=True):
+        for layer, latents in zip(
+            means, machine.q.sample(noise, given=machine.q_input(rows))[0], strict=True
+        ):
             layer.append(_two_means(latents))
     return [_covariance(np.concatenate(layer, axis=1)) for layer in means]
 

@@ -84,7 +84,7 @@ class NVIL(Objective):
     ) -> tuple[tf.Tensor, Particles]:
         latents = draws.latents
         particles = Particles(latents, machine.log_p(x, latents), machine.log_q(x, latents))
-        parents = [x, *latents[:-1]]
+        parents = [machine.q_input(x), *latents[:-1]]
         # A sample that P cannot produce is not followed.
         weights = tf.cast(particles.log_weights > -math.inf, tf.float32) / self.num_particles
         bound = sum_over_particles(weights, sum_over_layers(particles.log_p))

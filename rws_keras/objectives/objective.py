@@ -27,12 +27,14 @@ class Draws(NamedTuple):
         latents: Particles from Q, `[K, N, units]` for each latent layer.
         log_q: `log q` of each layer at the particles, `[K, N]`: constants, as the samples,
             unless the objective has path gradients.
+        filled: The data with missing values drawn, `[K, N, visible]`, or `None` where none are.
         dream: `(x, latents)` from P, or `None` where no dream is needed.
         resampling: Uniform numbers `[N]` that choose among the particles, or `None`.
     """
 
     latents: list[tf.Tensor]
     log_q: list[tf.Tensor]
+    filled: tf.Tensor | None = None
     dream: tuple[tf.Tensor, list[tf.Tensor]] | None = None
     resampling: tf.Tensor | None = None
 
@@ -82,6 +84,9 @@ class Objective(keras.layers.Layer):
     """
 
     path_gradients: ClassVar[bool] = False
+
+    # Whether the loss takes account of missing values that P has drawn, see `Draws.filled`.
+    follows_gaps: ClassVar[bool] = False
 
     # Names of the settings, each with the function that checks a new value: `check(value, name)`
     # returns it as it is kept.
@@ -136,18 +141,18 @@ class Objective(keras.layers.Layer):
         """Creates the objective's own weights; none by default.
 
         Args:
-            state_shapes: Shapes `(None, units)` of the data and of each latent layer, bottom
-                first.
+            state_shapes: Shapes `(None, units)` of the data, as Q is given them
+                (`machine.q_input`), and of each latent layer, bottom first.
         """
 
     def prepare(self, machine) -> None:
         """Builds the objective for a machine, or checks that it fits.
 
         Raises:
-            UserError: If it was built for a machine of other sizes, or needs gradients through
-                samples that have none.
+            UserError: If it was built for a machine of other sizes, needs gradients through
+                samples that have none, or does not follow missing values that P draws.
         """
-        state_shapes = tuple((None, units) for units in machine.p.units)
+        state_shapes = tuple((None, units) for units in (machine.q_input_units, *machine.q.units))
         first = self.state_shapes is None
         if first:
             self.build(state_shapes)
@@ -165,6 +170,13 @@ class Objective(keras.layers.Layer):
                     f"layers {', '.join(discrete)} do not have. Use Gaussian latents, or an "
                     "objective for discrete ones such as ReweightedWakeSleep."
                 )
+        if machine.draws_gaps and not self.follows_gaps:
+            raise UserError(
+                f"{type(self).__name__} cannot train with missing values where the visible layer "
+                f"'{machine.p_layers[0].name}' is autoregressive: its gradient would leave out "
+                "that P draws them. Use ReweightedWakeSleep, or a visible layer of independent "
+                "units (SBN, DSBN)."
+            )
         # Its own, not those of networks inside, such as the moving averages of a normalisation.
         own = self._non_trainable_variables
         if own and type(self).update is Objective.update:
@@ -181,7 +193,7 @@ class Objective(keras.layers.Layer):
 
     def noise_shapes(self, machine, num_data: int | tf.Tensor) -> dict:
         """Shapes of the uniform noise of one step, by what it is for: the particles'."""
-        return {"particles": machine.q.noise_shapes(self.num_particles, num_data)}
+        return machine.particle_noise(self.num_particles, num_data)
 
     def noise(self, machine, num_data: int | tf.Tensor, seed: Seed) -> tf.Tensor:
         """Draws everything random of one step: a flat tensor for `gradients`.
@@ -205,7 +217,9 @@ class Objective(keras.layers.Layer):
             x: Float32 data `[N, visible]`.
             noise: Uniform numbers in (0, 1), as `noise_shapes` names them.
         """
-        return Draws(*machine.q.sample(noise["particles"], given=x))
+        latents, log_q = machine.q.sample(noise["particles"], given=machine.q_input(x))
+        filled = machine.fill(x, latents, noise["gaps"]) if machine.draws_gaps else None
+        return Draws(latents, log_q, filled)
 
     def loss(
         self, machine, x: tf.Tensor, draws: Draws, sample_weight: tf.Tensor | None = None

@@ -39,6 +39,10 @@ class ReweightedWakeSleep(Objective):
     - wake update of Q: `Σ_k ω̃_k ∇_φ log q(h_k | x)`,
     - sleep update of Q: `∇_φ log q(h | x)` at a dream `(x, h) ~ p(x, h)`.
 
+    Where values of x are missing, the weights are those of the observed values, dreams have the
+    gaps of the data, and missing values that P draws (see `rws_keras.HelmholtzMachine.draws_gaps`)
+    belong to what P follows.
+
     Args:
         num_particles: Positive integer, K.
         wake_p: Whether to apply the wake update of P, or its scale: a number that may change
@@ -70,6 +74,7 @@ class ReweightedWakeSleep(Objective):
         "num_resampled": _check_optional_number,
     }
     scales: ClassVar = ("wake_p", "wake_q", "sleep_q")
+    follows_gaps = True
 
     def __init__(
         self,
@@ -106,21 +111,25 @@ class ReweightedWakeSleep(Objective):
         draws = super().draw(machine, x, noise)
         if self.sleep_q:
             (dreamt, *latents), _ = machine.p.sample(noise["dream"])
-            draws = draws._replace(dream=(dreamt, latents))
+            draws = draws._replace(dream=(machine.hide(dreamt, like=x), latents))
         return draws._replace(resampling=noise.get("resampling"))
 
     def loss(
         self, machine, x: tf.Tensor, draws: Draws, sample_weight: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, Particles]:
-        latents = draws.latents
-        particles = Particles(latents, machine.log_p(x, latents), draws.log_q)
+        latents, filled = draws.latents, draws.filled
+        particles = Particles(latents, machine.log_p(x, latents, filled), draws.log_q)
         weights, log_p = tf.stop_gradient(particles.normalized_weights), particles.log_p
         if self.num_resampled:
-            latents = resample(latents, weights, self.num_resampled, draws.resampling)
-            log_p = machine.log_p(x, latents)
+            states = latents if filled is None else [*latents, filled]
+            states = resample(states, weights, self.num_resampled, draws.resampling)
+            latents, filled = states[: len(latents)], None if filled is None else states[-1]
+            log_p = machine.log_p(x if filled is None else filled, latents)
             # None of a datum whose weights are all zero is followed.
             possible = tf.reduce_any(weights > 0.0, axis=0)
             weights = tf.cast(possible, tf.float32) / self.num_resampled
+        elif filled is not None:
+            log_p = machine.log_p(filled, latents)
         loss = tf.zeros([])
 
         def follow(log_probs):

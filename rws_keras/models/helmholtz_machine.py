@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-import math
-import types
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from rws_keras import layers
-from rws_keras.checks import check_integer, check_positive_integer, plain_seed
+from rws_keras.checks import check_positive_integer, plain_seed
 from rws_keras.errors import UserError
-from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
+from rws_keras.layers.noise import Seed
 from rws_keras.layers.registry import Family
 from rws_keras.layers.stack import check_layers
-from rws_keras.models import accuracy, imputation
 from rws_keras.models.architecture import check_stacks, name_layers, one_per_layer, with_options
-from rws_keras.models.evaluator import warn_of_zero_probability
-from rws_keras.models.imputation import Conditional, Imputation
-from rws_keras.models.joint_model import JointModel, check_missing
-from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples, Statistics
+from rws_keras.models.calibration import Calibration
+from rws_keras.models.inference import Inference
+from rws_keras.models.joint_model import check_missing
 from rws_keras.models.saving import Saving
-from rws_keras.models.streaming import Sums, stream_particles
 from rws_keras.models.trainer import Trainer
-
-Data: TypeAlias = np.ndarray | tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="rws_keras")
-class HelmholtzMachine(Saving, JointModel, Trainer):
+class HelmholtzMachine(Saving, Inference, Trainer):
     """A deep directed model of data with latents of one kind or another.
 
     The generative model is `p(x, h) = p(h_L) Π p(h_{l-1} | h_l)` with `h_0 = x`, the
@@ -50,6 +40,7 @@ class HelmholtzMachine(Saving, JointModel, Trainer):
         missing: `"marginalize"` where values of the data may be missing (NaN): then all
             likelihoods are those of the observed values, and Q is given which are missing. By
             default NaN is refused.
+        calibration: What `calibrate` has found, or its configuration.
 
     Example:
     ```python
@@ -72,49 +63,21 @@ class HelmholtzMachine(Saving, JointModel, Trainer):
         seed: Seed = None,
         name: str | None = None,
         missing: str | None = None,
+        calibration: Calibration | dict | None = None,
     ):
         p_layers, q_layers = check_layers(p_layers, "p_layers"), check_layers(q_layers, "q_layers")
         super().__init__(len(q_layers), seed, name)
         self.seed, self.missing = plain_seed(seed), check_missing(missing)
+        if isinstance(calibration, dict):
+            calibration = Calibration.from_config(calibration)
+        self.calibration = calibration
         self.p_layers, self.q_layers = p_layers, q_layers
         check_stacks(self.p, self.q)
         name_layers(self.p_layers, "p", first=0)
         name_layers(self.q_layers, "q", first=1)
         self.p.build()
         self.q.build(self.q_input_units)
-        signature = (
-            tf.TensorSpec([None, self.visible_units], tf.float32),
-            tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([2], tf.int32),
-        )
-
-        def function(python_function, **options):
-            return tf.function(python_function, autograph=False, **options)
-
-        # One trace each, for any number of data and of particles. In a namespace, lest TensorFlow
-        # save them with the machine.
-        self._functions = types.SimpleNamespace(
-            sums=function(
-                lambda *arguments: stream_particles(self, *arguments)[1], input_signature=signature
-            ),
-            latent_means=function(
-                functools.partial(stream_particles, self, expectation_of=_latents),
-                input_signature=signature,
-            ),
-            visible_means=function(
-                functools.partial(stream_particles, self, expectation_of=self._visible),
-                input_signature=signature,
-            ),
-            impute=function(
-                functools.partial(imputation.impute_with_seed, self), reduce_retracing=True
-            ),
-            more_sums=function(
-                lambda x, num_particles, seed, done, sums, stop: stream_particles(
-                    self, x, num_particles, seed, start=(done, sums), stop=stop
-                )[:2],
-                reduce_retracing=True,
-            ),
-        )
+        self._functions = self._make_functions()
         self.built = True
 
     @classmethod
@@ -181,256 +144,3 @@ class HelmholtzMachine(Saving, JointModel, Trainer):
             name=name,
             missing=missing,
         )
-
-    def estimate(self, x: tf.Tensor, num_particles: int | tf.Tensor, seed: tf.Tensor) -> Statistics:
-        """Statistics of K particles a datum; see `Statistics`.
-
-        Args:
-            x: Float32 data `[N, visible]`, checked.
-            num_particles: K.
-            seed: int32 tensor `[2]`.
-        """
-        return self._functions.sums(x, num_particles, seed).statistics(num_particles)
-
-    def estimate_in_parts(
-        self, x: tf.Tensor, num_particles: int, seed: tf.Tensor, part: int
-    ) -> Iterator[tuple[int, Statistics]]:
-        """As `estimate`, giving way after each part of the particles.
-
-        The last statistics are those of `estimate`, to the last bit.
-
-        Args:
-            x: Float32 data `[N, visible]`, checked.
-            num_particles: K.
-            seed: int32 tensor `[2]`.
-            part: About how many particles to draw at a time.
-
-        Yields:
-            How many particles have been drawn, and their statistics.
-        """
-        done, sums = 0, Sums.nothing(self, len(x))
-        while done < num_particles:
-            stop = tf.constant(min(done + part, num_particles))
-            drawn, sums = self._functions.more_sums(
-                x, tf.constant(num_particles), seed, tf.constant(done), sums, stop
-            )
-            done = int(drawn)
-            yield done, sums.statistics(done)
-
-    # What a user asks of a trained machine.
-
-    def sample_posterior(self, x: Data, num_particles: int, seed: Seed = None) -> Particles:
-        """Draws K particles from Q with their log-weights.
-
-        Args:
-            x: Data `[N, visible]`.
-            num_particles: K.
-            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
-
-        Returns:
-            `Particles` with shapes `[K, N, …]`.
-        """
-        num_particles = check_positive_integer(num_particles, "num_particles")
-        return self.draw_particles(self.check_data(x), num_particles, seed)
-
-    def sample(self, num_samples: int, seed: Seed = None) -> Samples:
-        """Draws from P.
-
-        Args:
-            num_samples: N.
-            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
-
-        Returns:
-            `Samples`: `x` `[N, visible]`, the latents of all layers, and the visible means.
-        """
-        num_samples = check_positive_integer(num_samples, "num_samples")
-        noise = uniform_noise(self.p.noise_shapes(num_samples), seed)
-        (x, *latents), _ = self.p.sample(noise)
-        mean = self.p_layers[0].distribution(latents[0]).conditional_mean(x)
-        return Samples(x, latents, tf.broadcast_to(mean, tf.shape(x)))
-
-    def log_likelihood(
-        self,
-        x: Data,
-        num_particles: int = 100,
-        seed: Seed = None,
-        max_standard_error: float | None = None,
-    ) -> LikelihoodEstimate:
-        """Estimates `log p(x)` of each datum by importance sampling from Q.
-
-        The memory needed does not grow with `num_particles`, and another number of particles
-        needs no new trace.
-
-        With `max_standard_error` particles are drawn, in rounds that double their number, until
-        the standard error of a datum is small enough, or `num_particles` is reached. Stopping
-        costs the estimate of p(x) its unbiasedness: a datum whose large weights have not come
-        yet looks more certain than it is and stops early, so that its log-likelihood is on
-        average too low, the more so the worse Q is and the larger the error allowed. Without
-        stopping, E p̂(x) = p(x) for every number of particles.
-
-        Args:
-            x: Data `[N, visible]`.
-            num_particles: K, the number of particles a datum; the most of them where
-                `max_standard_error` is given.
-            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
-            max_standard_error: Positive float, the standard error in nats that is wanted of
-                each datum; `None` draws `num_particles` of each.
-
-        Returns:
-            A `LikelihoodEstimate` of tensors `[N]`, in nats, with the number of particles that
-            each datum took.
-
-        Raises:
-            UserError: If `x` is not data of the machine's width and kind, K < 1, or the
-                standard error is not positive.
-
-        Example:
-        ```python
-        estimate = machine.log_likelihood(x, num_particles=10_000, max_standard_error=0.1)
-        estimate.log_likelihood, estimate.standard_error, estimate.num_particles   # [N] each
-        ```
-        """
-        num_particles = check_positive_integer(num_particles, "num_particles")
-        x, seed = self.check_data(x), stateless_seed(seed)
-        if max_standard_error is not None:
-            estimate = accuracy.estimate_to_accuracy(
-                self._functions.sums, x, num_particles, max_standard_error, seed
-            )
-        else:
-            sums = self._functions.sums(x, tf.constant(num_particles), seed)
-            estimate = sums.weights.likelihood(num_particles)
-        if tf.executing_eagerly():
-            warn_of_zero_probability(estimate.log_likelihood.numpy())
-        return estimate
-
-    def posterior_mean(
-        self, x: Data, num_particles: int = 100, seed: Seed = None
-    ) -> list[tf.Tensor]:
-        """Estimates `E[h_l | x]` under P's posterior, by importance-weighted particles.
-
-        Args:
-            x: Data `[N, visible]`.
-            num_particles: K, the number of particles a datum.
-            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
-
-        Returns:
-            A tensor `[N, units]` for each latent layer, bottom first; NaN, with a warning, for
-            data of probability zero, which have no posterior.
-        """
-        return self._expectation(self._functions.latent_means, x, num_particles, seed)
-
-    def reconstruct(self, x: Data, num_particles: int = 100, seed: Seed = None) -> tf.Tensor:
-        """Estimates the visible means `E[x' | h_1]` over the posterior of `x`.
-
-        Args:
-            x: Data `[N, visible]`.
-            num_particles: K, the number of particles a datum.
-            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
-
-        Returns:
-            Means `[N, visible]`, for binary units the probabilities that they are on; NaN, with a
-            warning, for data of probability zero.
-        """
-        return self._expectation(self._functions.visible_means, x, num_particles, seed)[0]
-
-    def impute(
-        self, x: Data, num_completions: int = 10, num_particles: int = 100, seed: Seed = None
-    ) -> Imputation:
-        """Completes data with missing values (NaN) from p(x_missing | x_observed).
-
-        The machine need not have been made with `missing`. One that was trained with missing
-        values needs fewer particles, as its Q knows of them.
-
-        Args:
-            x: Data `[N, visible]`, NaN where a value is missing; of a choice, all or none.
-            num_completions: C, how many completions to draw.
-            num_particles: K, the number of particles a datum.
-            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
-
-        Returns:
-            An `Imputation`: `completions` `[C, N, visible]`, `mean` and `standard_error`
-            `[N, visible]`, and `likelihood`, that of the observed values. Missing values of data
-            of probability zero stay NaN, with a warning.
-
-        Raises:
-            UserError: If `x` is not data of the machine's width and kind, or a number is not
-                positive.
-
-        Example:
-        ```python
-        x = np.float32([[1, np.nan, 0, 0, 1, np.nan]])
-        imputed = machine.impute(x, num_completions=5, seed=0)
-        imputed.mean                    # [1, 6]: at the gaps the probabilities of a one
-        imputed.completions             # [5, 1, 6]: the gaps drawn together
-        ```
-
-        Reference:
-            - [Rubin, 1987](https://doi.org/10.1002/9780470316696), for multiple imputation
-        """
-        num_completions = check_positive_integer(num_completions, "num_completions")
-        num_particles = check_positive_integer(num_particles, "num_particles")
-        x = self.p_layers[0].check_data(x, missing=True)
-        seed = stateless_seed(seed)
-        guess = imputation.typical_means(self, seed)
-        imputed = imputation.impute_in_parts(
-            self._functions.impute, x, guess, num_completions, num_particles, seed
-        )
-        warn_of_zero_probability(imputed.likelihood.log_likelihood.numpy())
-        return imputed
-
-    def conditional(
-        self, x: Data, targets: Sequence[int], num_particles: int = 100, seed: Seed = None
-    ) -> Conditional:
-        """Estimates `E[x_t | x_others]`: how probable some units are, given the others.
-
-        Args:
-            x: Data `[N, visible]`, NaN where a value is missing. Values of the targets make no
-                difference.
-            targets: The units asked for, each given all that are not among them; of a choice,
-                all or none.
-            num_particles: K, the number of particles a datum.
-            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
-
-        Returns:
-            A `Conditional`: `mean` and `standard_error` `[N, T]` in the order of the targets, and
-            the `effective_sample_size` `[N]` of the particles.
-
-        Raises:
-            UserError: As `impute`, or if a target is not a unit of the data.
-
-        Example:
-        ```python
-        machine.conditional(x, targets=[2]).mean         # [N, 1]: p(x_2 = 1 | the other units)
-        ```
-        """
-        targets = [check_integer(target, "targets", minimum=0) for target in targets]
-        if not targets or max(targets) >= self.visible_units:
-            raise UserError(
-                f"`targets` must be units from 0 to {self.visible_units - 1}, got {targets}."
-            )
-        x = self.p_layers[0].check_data(x, missing=True)
-        others = np.isin(np.arange(self.visible_units), targets, invert=True)
-        imputed = self.impute(tf.where(others, x, math.nan), 1, num_particles, seed)
-        return Conditional(
-            tf.gather(imputed.mean, targets, axis=1),
-            tf.gather(imputed.standard_error, targets, axis=1),
-            imputed.likelihood.effective_sample_size,
-        )
-
-    def _expectation(self, estimate, x, num_particles, seed):
-        num_particles = check_positive_integer(num_particles, "num_particles")
-        _, sums, expectations = estimate(
-            self.check_data(x), tf.constant(num_particles), stateless_seed(seed)
-        )
-        if tf.executing_eagerly():
-            warn_of_zero_probability(sums.weights.log_likelihood(num_particles).numpy())
-        return expectations
-
-    def _visible(self, latents, seed):
-        # Drawn anew: an autoregressive layer must not look at the datum itself.
-        visible = self.p_layers[0].distribution(latents[0])
-        return [visible.conditional_mean(visible.sample(seed=seed))]
-
-
-def _latents(latents, seed):
-    return latents

@@ -93,15 +93,16 @@ def impute(
     """
     observed = ~is_missing(x)
     for each in noise["rounds"]:
-        drawn, means, log_weights = _draw_gaps(machine, x, tf.where(observed, x, guess), each)
+        drawn = draw_gaps(machine, x, guess, each)
+        log_weights = drawn.log_known + drawn.log_ratio
         weights, _ = scaled_weights(log_weights)
         weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=0))
-        mean = tf.einsum("kn,kn...->n...", weights, means + tf.zeros_like(drawn))
+        mean = tf.einsum("kn,kn...->n...", weights, drawn.mean + tf.zeros_like(drawn.x))
         guess = mean
-    error = tf.einsum("kn,kn...->n...", tf.square(weights), tf.square(means - mean))
+    error = tf.einsum("kn,kn...->n...", tf.square(weights), tf.square(drawn.mean - mean))
     sums = WeightSums.of(tf.cast(log_weights, tf.float64))
     likelihood = sums.likelihood(tf.shape(log_weights)[0])
-    (completions,) = resample([drawn], weights, num_completions, noise["resampling"])
+    (completions,) = resample([drawn.x], weights, num_completions, noise["resampling"])
     # Data of probability zero have no conditional distribution.
     spoilt = tf.where(likelihood.effective_sample_size > 0.0, 0.0, float("nan"))[:, None]
     gaps = ~observed
@@ -113,17 +114,45 @@ def impute(
     )
 
 
-def _draw_gaps(machine, x, filled, noise):
-    """Particles of data whose gaps P draws: data, their means, and log-weights `[K, N]`."""
+class Drawn(NamedTuple):
+    """Particles of N data whose gaps P draws.
+
+    Attributes:
+        visible: The distribution of the visible units given the particles, batch `[K, N]`.
+        x: The data, the gaps drawn, `[K, N, visible]`.
+        mean: The same but for the gaps, which have the means that may be averaged over.
+        log_known: `log p(x_observed | h)`, where the visible layer is autoregressive given the
+            gaps before each unit, `[K, N]`.
+        log_ratio: `log p(h)` over what h was drawn from, `[K, N]`. With `log_known` it is the
+            logarithm of the weight.
+    """
+
+    visible: Any
+    x: tf.Tensor
+    mean: tf.Tensor
+    log_known: tf.Tensor
+    log_ratio: tf.Tensor
+
+
+def draw_gaps(machine: Any, x: tf.Tensor, guess: tf.Tensor, noise: dict) -> Drawn:
+    """Draws particles, three in four from Q and the others from P's prior, and the gaps.
+
+    Args:
+        machine: A `HelmholtzMachine`.
+        x: Float32 data `[N, visible]`, NaN where a value is missing.
+        guess: `[visible]` or `[N, visible]`, what a Q that knows only whole rows is given in gaps.
+        noise: Uniform numbers in (0, 1): `particles` of the latents, `gaps` `[K, N, visible]`.
+    """
     num_particles = tf.shape(noise["gaps"])[0]
     from_p = tf.maximum(num_particles // 4, 1)
     from_q = num_particles - from_p
+    observed = ~is_missing(x)
+    filled = tf.where(observed, x, guess)
     given = machine.q_input(filled if machine.missing is None else x)
     inferred, _ = machine.q.sample([part[:from_q] for part in noise["particles"]], given=given)
     dreamt, _ = machine.p[1:].sample([part[from_q:] for part in noise["particles"]])
     latents = [tf.concat(pair, axis=0) for pair in zip(inferred, dreamt, strict=True)]
     visible = machine.p_layers[0].distribution(latents[0])
-    observed = ~is_missing(x)
     drawn = visible.complete(filled, observed, noise["gaps"])
     log_prior = sum_over_layers(machine.p[1:].log_prob(latents))
     log_q = sum_over_layers(machine.q.log_prob(latents, given=given))
@@ -131,11 +160,11 @@ def _draw_gaps(machine, x, filled, noise):
         tf.math.log(tf.cast(number, tf.float32)) for number in (from_q, from_p, num_particles)
     )
     log_mixture = tfp.math.log_add_exp(log_q + log_from_q, log_prior + log_from_p) - log_all
-    log_weights = visible.observed_log_prob(drawn, observed) + log_prior - log_mixture
     # Where the units depend on each other a gap bears on the weight by those after it: then only
     # what was drawn may be averaged, not the mean it was drawn around.
-    means = visible.conditional_mean(drawn) if visible.units_are_independent else drawn
-    return drawn, means, log_weights
+    mean = visible.conditional_mean(drawn) if visible.units_are_independent else drawn
+    log_known = visible.observed_log_prob(drawn, observed)
+    return Drawn(visible, drawn, mean, log_known, log_prior - log_mixture)
 
 
 def typical_means(machine: Any, seed: Seed) -> tf.Tensor:

@@ -12,6 +12,7 @@ from rws_keras.errors import UserError
 from rws_keras.layers.stochastic_layer import StochasticLayer
 from rws_keras.models import pretrained
 from rws_keras.models.architecture import deserialize_stacks, serialize_stacks
+from rws_keras.models.calibration import Calibration
 from rws_keras.models.saved_model import write_saved_model
 from rws_keras.models.scorer import Scorer
 from rws_keras.signatures import check_arguments
@@ -27,6 +28,7 @@ class Saving(keras.Model):
     q_layers: list[StochasticLayer]
     seed: int | list[int] | None
     missing: str | None
+    calibration: Calibration | None
 
     @classmethod
     def from_preset(
@@ -137,6 +139,7 @@ class Saving(keras.Model):
             "name": self.name,
             "seed": self.seed,
             "missing": self.missing,
+            "calibration": self.calibration and self.calibration.get_config(),
             **serialize_stacks({"p_layers": self.p_layers, "q_layers": self.q_layers}),
         }
 

@@ -102,13 +102,21 @@ class Scorer(tf.Module):
         }
 
     def score(self, x: tf.Tensor, num_particles: int) -> dict[str, tf.Tensor]:
-        """`log_likelihood`, `standard_error` (both in nats) and `effective_sample_size`, `[N]`."""
+        """`log_likelihood`, `standard_error` (both in nats) and `effective_sample_size`, `[N]`.
+
+        Of a machine that was calibrated with so many particles also the `tail_probability`.
+        """
         noise = self._noise(num_particles)
 
         def score_row(row):
             return _estimate(self._weigh(row, noise)[1])
 
-        return _by_row(score_row, x, _ESTIMATE, self._invalid(x))
+        scores = _by_row(score_row, x, _ESTIMATE, self._invalid(x))
+        calibration = self._machine().calibration
+        if calibration is not None and calibration.num_particles == num_particles:
+            tail = calibration.tail_probability(scores["log_likelihood"])
+            scores["tail_probability"] = tail
+        return scores
 
     def posterior(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         """`latent_1`, `latent_2`, …: `E[h_l | x]`, `[N, units]`, bottom first."""

@@ -96,7 +96,7 @@ def test_scores_are_those_of_the_machine_driven_by_the_same_noise():
     machine = tiny_machine("arsbn", "sbn", seed=5)
     x = all_vectors(4)
     scorer = Scorer(machine, num_particles=30, seed=7)
-    latents, log_q = machine.q.sample(scorer._noise(30), given=tf.constant(x))
+    latents, log_q = machine.q.sample(scorer._noise(30)["particles"], given=tf.constant(x))
     log_weights = tf.add_n(machine.log_p(tf.constant(x), latents)) - tf.add_n(log_q)
     expected = tf.reduce_logsumexp(log_weights, axis=0) - np.log(30)
     np.testing.assert_allclose(scorer.score(x, 30)["log_likelihood"], expected, rtol=1e-5)

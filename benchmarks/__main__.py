@@ -18,8 +18,10 @@ from benchmarks import (
     exact_estimates,
     fit_overhead,
     gradient_noise,
+    imputation_coverage,
     likelihood,
     limits,
+    missing_values,
     resampling,
     sampling,
     serving,
@@ -42,6 +44,8 @@ SECTIONS = {
     "serving": serving.measure,
     "exact_estimates": exact_estimates.measure,
     "gradient_noise": gradient_noise.measure,
+    "missing_values": missing_values.measure,
+    "imputation_coverage": imputation_coverage.measure,
 }
 
 

@@ -202,6 +202,33 @@ def _gradient_noise(found):
     yield _table("Noise of the gradients", columns, rows)
 
 
+def _missing_values(found):
+    rows = [
+        (
+            f"{row['dataset']}, {row['pattern']}: {row['method']}",
+            _mean(row["log_prob"], 4),
+            _mean(row["accuracy"], 3),
+            "" if row["joint"] is None else _mean(row["joint"], 2),
+        )
+        for row in found["rows"]
+    ]
+    title = f"{found['share']:.0%} of the cells removed"
+    yield _table(title, ["data and method", "nats a cell", "accuracy", "nats a row, jointly"], rows)
+
+
+def _mean(entry, digits):
+    return f"{entry['mean']:.{digits}f} ({entry['se']:.{digits}f})"
+
+
+def _imputation_coverage(found):
+    rows = [
+        (row["method"], f"{row['coverage']:.3f} ({row['coverage_se']:.3f})", f"{row['width']:.3f}")
+        for row in found["methods"]
+    ]
+    title = f"{found['level']:.0%} intervals of multiple imputation, {found['pairs']} pairs of bars"
+    yield _table(title, ["method", "coverage", "width"], rows)
+
+
 _SECTIONS = {
     "train_step": _train_step,
     "peers": _peers,
@@ -214,4 +241,6 @@ _SECTIONS = {
     "serving": _serving,
     "exact_estimates": _exact_estimates,
     "gradient_noise": _gradient_noise,
+    "missing_values": _missing_values,
+    "imputation_coverage": _imputation_coverage,
 }

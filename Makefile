@@ -3,6 +3,7 @@
 # make test    runs all checks, as CI does
 # make check   lint, types and the quick tests: an answer in two minutes
 # make bench   measures the speed, beside PyTorch and Pyro in .venv-benchmarks
+# make docs    builds the documentation site in build/docs
 # make report  makes the tables and plots of docs/estimators.md from the committed results
 # Each makes .venv from requirements.txt first where it is missing or old.
 
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := -m pip --quiet --disable-pip-version-check
 BENCHMARKS := .venv-benchmarks
 
-.PHONY: install demo test check bench report lint format
+.PHONY: install demo test check bench report docs lint format
 
 install: $(VENV)/installed
 
@@ -30,6 +31,9 @@ bench: $(VENV)/installed $(BENCHMARKS)/installed
 
 report: $(VENV)/installed
 	$(BIN)/python -m benchmarks.report
+
+docs: $(VENV)/installed
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir docs . build/docs
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -37,6 +37,14 @@ def test_all_plots_are_on_the_page():
         assert f"(estimators/{path.name})" in text, path.name
 
 
+def test_the_plot_of_the_switches_comes_with_its_data():
+    figures = {(name, "wake only", 5): 100.0 for name in claims.SETS}
+    plot = "(estimators/switches.svg)"
+    assert plot in tables.switches(Found(figures))
+    del figures["switches-plants", "wake only", 5]
+    assert plot not in tables.switches(Found(figures))
+
+
 def test_a_page_with_a_wrong_block_is_refused():
     text = "<!-- begin a -->\nold\n<!-- end a -->\n"
     assert page.filled(text, {"a": lambda: "new"}) == text.replace("old", "new")

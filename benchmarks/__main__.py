@@ -14,6 +14,7 @@ from rich.console import Console
 
 from benchmarks import (
     against_peers,
+    anomalies,
     convergence,
     exact_estimates,
     fit_overhead,
@@ -46,6 +47,7 @@ SECTIONS = {
     "gradient_noise": gradient_noise.measure,
     "missing_values": missing_values.measure,
     "imputation_coverage": imputation_coverage.measure,
+    "anomalies": anomalies.measure,
 }
 
 

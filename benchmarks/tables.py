@@ -229,6 +229,22 @@ def _imputation_coverage(found):
     yield _table(title, ["method", "coverage", "width"], rows)
 
 
+def _anomalies(found):
+    rows = [
+        (
+            f"{row['dataset']} ({row['model']}): {row['odd']}",
+            f"{row['usual']:.2f}",
+            f"{row['odd_mean']:.2f}",
+            f"{row['auroc']:.3f}",
+            f"{row['auroc_two_sided']:.3f}",
+            *(f"{row[key]:.1%}" for key in ("false_alarms", "alarms", "alarms_two_sided")),
+        )
+        for row in found["rows"]
+    ]
+    columns = ["odd rows", "usual", "odd", "AUROC", "two-sided", "false alarms", "alarms"]
+    yield _table(f"Alarms at {found['level']:.0%}", [*columns, "two-sided"], rows)
+
+
 _SECTIONS = {
     "train_step": _train_step,
     "peers": _peers,
@@ -243,4 +259,5 @@ _SECTIONS = {
     "gradient_noise": _gradient_noise,
     "missing_values": _missing_values,
     "imputation_coverage": _imputation_coverage,
+    "anomalies": _anomalies,
 }

@@ -45,6 +45,8 @@ class HelmholtzMachine(Saving, Trainer):
             fresh seed. The initial weights come from
             their initializers, which `keras.utils.set_random_seed` seeds.
         name: Name of the model.
+        schema: What the visible units stand for, as `datasets.Schema.get_config` gives it;
+            `datasets.Schema.of(machine)` reads it.
 
     Example:
     ```python
@@ -66,10 +68,12 @@ class HelmholtzMachine(Saving, Trainer):
         q_layers: Sequence[layers.StochasticLayer],
         seed: Seed = None,
         name: str | None = None,
+        schema: dict | None = None,
     ):
         p_layers, q_layers = check_layers(p_layers, "p_layers"), check_layers(q_layers, "q_layers")
         super().__init__(len(q_layers), seed, name)
         self.seed = plain_seed(seed)
+        self.schema = schema
         self.p_layers, self.q_layers = p_layers, q_layers
         check_stacks(self.p, self.q)
         name_layers(self.p_layers, "p", first=0)
@@ -119,6 +123,7 @@ class HelmholtzMachine(Saving, Trainer):
         seed: Seed = None,
         name: str | None = None,
         choices: Sequence[int] | None = None,
+        schema: dict | None = None,
     ) -> HelmholtzMachine:
         """Makes a machine from the sizes of its layers.
 
@@ -134,6 +139,7 @@ class HelmholtzMachine(Saving, Trainer):
             name: Name of the model.
             choices: Sizes of groups of visible units, of which those of several are a choice of
                 exactly one; see `layers.Choices`, and `datasets.Schema.groups`.
+            schema: What the visible units stand for, as `datasets.Schema.get_config` gives it.
 
         Returns:
             A built `HelmholtzMachine`.
@@ -168,6 +174,7 @@ class HelmholtzMachine(Saving, Trainer):
             ],
             seed=seed,
             name=name,
+            schema=schema,
         )
 
     # The two stacks.

@@ -75,8 +75,8 @@ def read(path):
 
 
 def expected(machine, x, num_particles=100, seed=0):
-    found = Scorer(machine, num_particles=num_particles, seed=seed).score(x, num_particles)
-    return found["log_likelihood"].numpy()
+    functions = Scorer(machine, num_particles=num_particles, seed=seed).signatures()
+    return functions["serving_default"](x=tf.constant(x))["log_likelihood"].numpy()
 
 
 def values(rows, column="log_likelihood"):
@@ -278,6 +278,24 @@ def test_the_command_goes_on_with_the_same_scores(here, monkeypatch):
         score("plain.keras", "d.npy", "--to", "out.csv")
     assert "9 of the scores are from an earlier start" in score(*arguments, "--to", "out.csv")
     assert (here / "out.csv").read_bytes() == (here / "whole.csv").read_bytes()
+
+
+def test_real_units(here):
+    """A machine of real units takes numbers as they are, of arrays and tables."""
+    machine = HelmholtzMachine.from_sizes(3, [2], p="gaussian", q="gaussian", prior="gaussian")
+    randomize(machine, 0, 0.3).save("real.keras")
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    np.save("real.npy", x)
+    np.savetxt("real.csv", x, delimiter=",")
+    score("real.keras", "real.npy", "real.csv", "--num-particles", 50)
+    rows = read("scores.csv")
+    np.testing.assert_array_equal(values(rows[:5]), expected(machine, x, 50))
+    np.testing.assert_allclose(values(rows[5:]), values(rows[:5]), rtol=1e-5)
+    shown = CliRunner().invoke(app, ["evaluate", "real.keras", "--data", "real.npy"]).output
+    assert " 100   5 " in shown
+    np.save("nan.npy", np.full([1, 3], np.nan))
+    with pytest.raises(UserError, match=r"nan.npy, row 1, column 1: expected a finite number"):
+        score("real.keras", "nan.npy")
 
 
 def test_options_without_effect_and_names_that_are_taken(here):

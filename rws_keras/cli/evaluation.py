@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,15 +18,15 @@ from rws_keras.errors import UserError
 from rws_keras.files import expanded
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from rws_keras import HelmholtzMachine
+    from rws_keras.training.evaluation_data import EvaluationData
     from rws_keras.training.run import Run
 
 app = typer.Typer()
 # With --accuracy, unless told otherwise.
 _MOST_PARTICLES = 100_000
 _BATCH_SIZE = 100
+_SEED = 0
 
 
 @app.command()
@@ -79,39 +81,44 @@ def evaluate(
     if chosen.unused:
         say(f"The machine does not use the columns {', '.join(chosen.unused)}.")
     if accuracy is None:
-        _evaluate(machine, chosen.title, chosen.x, num_particles or NUM_PARTICLES)
+        _evaluate(machine, chosen, num_particles or NUM_PARTICLES)
     else:
-        most = num_particles or _MOST_PARTICLES
-        _evaluate_to_accuracy(machine, chosen.title, chosen.x, accuracy, most)
+        _evaluate_to_accuracy(machine, chosen, accuracy, num_particles or _MOST_PARTICLES)
 
 
-def _evaluate(machine: HelmholtzMachine, title: str, x: np.ndarray, num_particles: int) -> None:
-    from rws_keras.datasets import count_rows
-    from rws_keras.training import evaluation
+def _evaluate(machine: HelmholtzMachine, data: EvaluationData, num_particles: int) -> None:
+    from rws_keras.training.evaluation import evaluate
+
+    with _bar(data) as report:
+        found = evaluate(
+            machine,
+            data.x,
+            num_particles,
+            _BATCH_SIZE,
+            _SEED,
+            report=report,
+            sample_weight=data.counts,
+        )
+    _show_likelihoods([{"split": data.title, **found}])
+
+
+def _bar(data: EvaluationData) -> AbstractContextManager[Callable[[float], None]]:
     from rws_keras.training.progress import evaluation_bar
 
-    rows, counts = count_rows(x)
-    with evaluation_bar(console(), title, math.ceil(len(rows) / _BATCH_SIZE)) as report:
-        found = evaluation.evaluate(
-            machine, rows, num_particles, _BATCH_SIZE, 0, report=report, sample_weight=counts
-        )
-    _show_likelihoods([{"split": title, **found}])
+    return evaluation_bar(console(), data.title, math.ceil(len(data.x) / _BATCH_SIZE))
 
 
 def _evaluate_to_accuracy(
-    machine: HelmholtzMachine, title: str, x: np.ndarray, accuracy: float, most: int
+    machine: HelmholtzMachine, data: EvaluationData, accuracy: float, most: int
 ) -> None:
-    from rws_keras.datasets import count_rows
     from rws_keras.training.accuracy import evaluate_to_accuracy
-    from rws_keras.training.progress import evaluation_bar
 
-    rows, counts = count_rows(x)
-    with evaluation_bar(console(), title, math.ceil(len(rows) / _BATCH_SIZE)) as report:
+    with _bar(data) as report:
         found = evaluate_to_accuracy(
-            machine, rows, accuracy, most, _BATCH_SIZE, counts=counts, report=report
+            machine, data.x, accuracy, most, _BATCH_SIZE, _SEED, data.counts, report
         )
     row = [
-        title,
+        data.title,
         f"{found.log_likelihood:.2f}",
         f"{found.log_likelihood_se:.2f}",
         f"{found.median_particles:,.0f}",

@@ -154,13 +154,15 @@ def _by_machine(
     seed: int,
     options: tuple[str | None, bool | None, float | None],
 ) -> tuple[Scores, dict[str, Rows]]:
+    from rws_keras.arrays import BINARY
     from rws_keras.datasets import Schema, read_rows
     from rws_keras.serving import scoring
     from rws_keras.training import sources
 
     machine = sources.find(model).machine()
     schema, units = Schema.of(machine), machine.visible_units
-    files = {str(path): read_rows(path, units, schema, *options) for path in paths}
+    binary = machine.p_layers[0].support is BINARY
+    files = {str(path): read_rows(path, units, schema, *options, binary) for path in paths}
     for name, rows in files.items():
         if rows.unused:
             say(f"{name}: the machine does not use the columns {', '.join(rows.unused)}.")
@@ -180,7 +182,8 @@ def _by_server(
     from rws_keras.serving import scoring
     from rws_keras.serving.client import Client
 
-    files = {str(path): read_rows(path, None, None, *options) for path in paths}
+    # The server knows which values its model takes.
+    files = {str(path): read_rows(path, None, None, *options, binary=False) for path in paths}
     if len(widths := {rows.x.shape[1] for rows in files.values()}) > 1:
         raise UserError(f"The files' rows have different lengths: {sorted(widths)}.")
     return scoring.by_server(Client(url, model, version, api_key), signature), files

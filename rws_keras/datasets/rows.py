@@ -27,7 +27,7 @@ class Rows(NamedTuple):
     """What `read_rows` returns.
 
     Attributes:
-        x: float32 array `[N, units]` of zeros and ones.
+        x: float32 array `[N, units]`.
         ids: The cells of the column that identifies the rows, `[N]`, if one was named.
         unused: Names of the columns that are neither units nor identifiers.
     """
@@ -44,6 +44,7 @@ def read_rows(
     id_column: str | None = None,
     header: bool | None = None,
     threshold: float | None = None,
+    binary: bool = True,
 ) -> Rows:
     """Reads the rows of a file as a machine takes them.
 
@@ -52,13 +53,14 @@ def read_rows(
             `.npz` with one array), a `.png`, which is one row, or a folder of PNG images, each of
             them a row, by the order of their names.
         units: How many units a row must have.
-        schema: How the columns of a table become units; without it they are units, of zeros and
-            ones.
+        schema: How the columns of a table become units; without it they are the units.
         id_column: Of a table, the column that identifies the rows.
         header: Of a CSV file, whether its first line has the names of the columns; by default it is
             looked at.
         threshold: Of an array or images, the grey level from which on a pixel is on. By default an
             array must be binary, and a PNG is on from half of white on.
+        binary: Whether the values of arrays, and of tables without a schema, must be 0 or 1; else
+            any finite numbers are taken.
 
     Returns:
         The `Rows`, in the order of the file.
@@ -77,10 +79,11 @@ def read_rows(
     path = expanded(path)
     check_options(path, {"id_column": id_column, "header": header}, {"threshold": threshold})
     if is_table(path):
-        found = _table_rows(path, read_table(path, header), schema, id_column)
+        found = _table_rows(path, read_table(path, header), schema, id_column, binary)
+    elif binary or threshold is not None or _is_image(path):
+        found = Rows(read_binary(path, threshold)[0].astype(np.float32))
     else:
-        x, _ = read_binary(path, threshold)
-        found = Rows(x.astype(np.float32))
+        found = Rows(_real(path, _array(path)))
     if units is not None and found.x.shape[1] != units:
         advice = " If a column identifies the rows, name it." if is_table(path) else ""
         raise UserError(
@@ -106,7 +109,11 @@ def check_options(path: Path, of_tables: dict, of_pixels: dict) -> None:
 
 
 def _table_rows(
-    path: Path, table: pd.DataFrame, schema: Schema | None, id_column: str | None
+    path: Path,
+    table: pd.DataFrame,
+    schema: Schema | None,
+    id_column: str | None,
+    binary: bool,
 ) -> Rows:
     ids = None
     if id_column is not None:
@@ -117,26 +124,27 @@ def _table_rows(
         ids = as_text(table[id_column]).fillna("").tolist()
     if schema is None:
         units = [name for name in table.columns if name != id_column]
-        return Rows(_zeros_and_ones(path, table[units]), ids)
+        return Rows(_numbers(path, table[units], binary), ids)
     known = {*(column.name for column in schema.columns), id_column}
     x = schema.encode(table, str(path))
     check_complete(path, x, schema.units)
     return Rows(x, ids, tuple(str(name) for name in table.columns if name not in known))
 
 
-def _zeros_and_ones(path: Path, table: pd.DataFrame) -> np.ndarray:
+def _numbers(path: Path, table: pd.DataFrame, binary: bool) -> np.ndarray:
     import pandas as pd
 
     text = table.apply(as_text)
     x = text.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32).reshape(table.shape)
     names = [str(name) for name in table.columns]
     check_complete(path, np.where(text.isna(), np.nan, 0.0), names)
-    if (wrong := ~np.isin(x, (0.0, 1.0))).any():
+    wrong = ~(np.isin(x, (0.0, 1.0)) if binary else np.isfinite(x))
+    if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise UserError(
-            f"{path}, row {row + 1}, column {names[column]!r}: expected 0 or 1, got "
-            f"{text.iloc[row, column]!r}. The machine does not know what the columns of a table "
-            "stand for: it keeps no schema."
+            f"{path}, row {row + 1}, column {names[column]!r}: expected "
+            f"{'0 or 1' if binary else 'a finite number'}, got {text.iloc[row, column]!r}. There "
+            "is no schema that says what the columns stand for."
         )
     return x
 
@@ -159,12 +167,26 @@ def check_complete(path: Path, x: np.ndarray, names: list[str]) -> None:
 
 def read_binary(path: Path, threshold: float | None) -> tuple[np.ndarray, tuple[int, int] | None]:
     """Rows of an array or of images: uint8 `[N, D]`, and the height and width of images."""
-    is_image = path.is_dir() or path.suffix == _IMAGE
-    grey = _images(path) if is_image else _array(path)
-    if is_image and threshold is None:
+    grey = _images(path) if _is_image(path) else _array(path)
+    if _is_image(path) and threshold is None:
         threshold = _GREYEST / 2
     image_shape = (grey.shape[1], grey.shape[2]) if grey.ndim == 3 else None
     return _binary(path, grey.reshape(len(grey), -1), threshold), image_shape
+
+
+def _is_image(path: Path) -> bool:
+    return path.is_dir() or path.suffix == _IMAGE
+
+
+def _real(path: Path, values: np.ndarray) -> np.ndarray:
+    x = values.reshape(len(values), -1).astype(np.float32)
+    if not np.isfinite(x).all():
+        row, column = np.argwhere(~np.isfinite(x))[0]
+        raise UserError(
+            f"{path}, row {row + 1}, column {column + 1}: expected a finite number, got "
+            f"{x[row, column]}."
+        )
+    return x
 
 
 def _array(path: Path) -> np.ndarray:

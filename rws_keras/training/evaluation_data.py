@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rws_keras import HelmholtzMachine, datasets
+from rws_keras.arrays import BINARY
 from rws_keras.datasets import BinaryData, Schema
 from rws_keras.errors import UserError
 from rws_keras.training.sources import Source
@@ -19,12 +20,14 @@ class EvaluationData(NamedTuple):
 
     Attributes:
         title: What they are called: a split, or a file.
-        x: Binary array `[N, visible]`.
+        x: Array `[M, visible]`; binary rows are without their repetitions.
+        counts: How often each row counts, `[M]`; once if `None`.
         unused: Columns of the file that the machine does not use.
     """
 
     title: str
     x: np.ndarray
+    counts: np.ndarray | None = None
     unused: tuple[str, ...] = ()
 
 
@@ -47,13 +50,18 @@ def choose(
     if data is not None and datasets.is_path(data):
         if split is not None:
             raise UserError(f"`split` has no effect on the file {data}, all of which is taken.")
-        rows = datasets.read_rows(data, machine.visible_units, Schema.of(machine))
-        return EvaluationData(data, rows.x.astype(np.uint8), rows.unused)
+        binary = machine.p_layers[0].support is BINARY
+        units, schema = machine.visible_units, Schema.of(machine)
+        rows = datasets.read_rows(data, units, schema, binary=binary)
+        if not binary:
+            return EvaluationData(data, rows.x, unused=rows.unused)
+        return EvaluationData(data, *datasets.count_rows(rows.x.astype(np.uint8)), rows.unused)
     split = split or _SPLIT
     loaded = _own_data(source) if data is None else datasets.load(data)
     x = getattr(loaded, split)
     machine.checked_rows(x)
-    return EvaluationData(split if data is None else f"{data}, {split}", x)
+    title = split if data is None else f"{data}, {split}"
+    return EvaluationData(title, *datasets.count_rows(x))
 
 
 def _own_data(source: Source) -> BinaryData:

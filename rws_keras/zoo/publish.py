@@ -97,10 +97,9 @@ def publish_machine(
             "for a zoo is written by machine.save_to_preset."
         )
     machine = source.machine()
-    x = evaluation_data.choose(source, machine, data).x
-    rows, counts = datasets.count_rows(x)
+    chosen = evaluation_data.choose(source, machine, data)
     found = evaluation.evaluate(
-        machine, rows, num_particles, _BATCH_SIZE, _SEED, sample_weight=counts
+        machine, chosen.x, num_particles, _BATCH_SIZE, _SEED, sample_weight=chosen.counts
     )
     is_path = datasets.is_path(data)
     image_shape = None if is_path else datasets.load(data).image_shape

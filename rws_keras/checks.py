@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import keras
@@ -99,6 +100,21 @@ def plain_seed(seed: Any) -> int | list[int] | None:
     """A seed as JSON can hold it; see `check_seed`."""
     seed = check_seed(seed)
     return seed.numpy().tolist() if tf.is_tensor(seed) else seed
+
+
+def plain_json(value: Any, name: str) -> str:
+    """A dict as JSON text, or a `UserError` that names the argument.
+
+    Args:
+        value: A dict of what JSON can hold.
+        name: The argument's name, for the message.
+    """
+    try:
+        if not isinstance(value, dict):
+            raise TypeError(f"got {value!r:.40}")
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"`{name}` must be a dict that JSON can hold: {error}.") from error
 
 
 def check_precision(layer: Any) -> None:

@@ -113,7 +113,7 @@ def test_serving_and_scoring(directory):
     try:
         assert said.splitlines()[0] == f"Model {PRESET}: version 1"
         url = f"http://127.0.0.1:{port}"
-        shown = quiet("score", "x.npy", "--model", PRESET, "--url", url, cwd=directory)
+        shown = quiet("score", PRESET, "x.npy", "--url", url, cwd=directory)
         assert "Wrote 3 scores" in shown
         options = ("--models", "models", "--rest-port", port, "--grpc-port", 0)
         second = program.run("serve", *options, cwd=directory)

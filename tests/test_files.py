@@ -8,7 +8,6 @@ import pytest
 
 from rws_keras.errors import UserError
 from rws_keras.files import make_directory, replace_directory, replace_file
-from rws_keras.serving.files import write_scores
 
 
 @contextlib.contextmanager
@@ -106,8 +105,9 @@ def test_a_directory_is_replaced_and_what_a_killed_process_left_is_gone(tmp_path
 
 def test_paths_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"Create its directory first"):
-        write_scores(tmp_path / "nowhere" / "scores.csv", {"score": [1.0]})
+    nowhere = tmp_path / "nowhere" / "scores.csv"
+    with pytest.raises(UserError, match=r"Create its directory first"), replace_file(nowhere):
+        pass
     with pytest.raises(UserError, match=r"file/below cannot be written: .*choose another path"):
         make_directory(tmp_path / "file" / "below")
     with pytest.raises(UserError, match=r"file cannot be written: File exists"):

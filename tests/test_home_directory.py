@@ -18,9 +18,9 @@ from rws_keras.errors import UserError
 from rws_keras.files import expanded
 from rws_keras.models import pretrained
 from rws_keras.serving.export import export
-from rws_keras.serving.files import read_rows, write_scores
 from rws_keras.serving.repository import Repository, parse_config
-from rws_keras.training import fitting, recipe
+from rws_keras.serving.score_file import ScoreFile
+from rws_keras.training import fitting, recipe, sources
 from rws_keras.training.run import Run, find
 
 
@@ -52,7 +52,7 @@ def test_every_path_of_the_command_line_is_expanded(home):
                 if hint is Path or Path in typing.get_args(hint):
                     assert information.parser("~/a") == home / "a", (command.callback, name)
                     found.append(name)
-    assert {"to", "models", "model_config_file", "run_dir", "run", "runs", "zoo"} <= set(found)
+    assert {"to", "models", "model_config_file", "run_dir", "paths", "runs", "zoo"} <= set(found)
     with pytest.raises(UserError, match=f"no directory {home}/models"):
         app(["serve", "--models=~/models"], standalone_mode=False)
 
@@ -84,16 +84,17 @@ def test_models_below_the_home_directory(home):
 
 def test_files_and_runs_below_the_home_directory(home):
     np.save(home / "x.npy", np.eye(3))
-    assert read_rows("~/x.npy").shape == (3, 3)
-    write_scores("~/scores.csv", {"score": [1.0]})
+    assert datasets.read_rows("~/x.npy").x.shape == (3, 3)
+    assert ScoreFile("~/scores.csv").path == home / "scores.csv"
     assert write_png("~/a.png", np.zeros([2, 2, 1], np.uint8)) == home / "a.png"
     machine = HelmholtzMachine.from_sizes(64, [3])
-    data = datasets.load("digits")
-    assert fitting.draw_samples(machine, data, "~/b.png", 2, seed=0) == home / "b.png"
+    assert fitting.draw_samples(machine, "~/b.png", 2, 0, (8, 8)) == home / "b.png"
+    machine.save("~/own.keras")
+    assert sources.find("~/own.keras").machine().latent_units == [3]
     assert callbacks.TensorBoard("~/logs").log_dir == str(home / "logs")
     assert callbacks.TensorBoard("gs://bucket/logs").log_dir == "gs://bucket/logs"
     (home / "own.json").write_text('{"dataset": "digits", "epochs": 1, "model": {"latents": [5]}}')
     run = Run.create("~/runs/own", recipe.load("~/own.json")[1])
     assert run.path == home / "runs" / "own"
     assert [each.path for each in find("~/runs").runs] == [run.path]
-    assert {"scores.csv", "a.png", "b.png"} <= set(os.listdir(home))
+    assert {"own.keras", "a.png", "b.png"} <= set(os.listdir(home))

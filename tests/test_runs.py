@@ -217,10 +217,9 @@ def test_what_is_missing_of_the_evaluations_is_done(run, machine):
 
 
 def test_samples_that_are_no_images_are_reported(run, machine, tmp_path):
-    rows = datasets.load("digits")._replace(image_shape=None)
     fitting.finish(run, "a", QUIET)
     run.samples.unlink()
-    path = fitting.draw_samples(machine, rows, run.samples, 7, seed=0)
+    path = fitting.draw_samples(machine, run.samples, 7, seed=0)
     assert path == run.path / "samples.csv"
     reporting.report(run, tmp_path / "results")
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["a.csv", "a.json"]
@@ -230,13 +229,12 @@ def test_samples_that_are_no_images_are_reported(run, machine, tmp_path):
 
 
 def test_samples_are_written_as_what_the_ending_says(machine, tmp_path):
-    images = datasets.load("digits")
-    path = fitting.draw_samples(machine, images, tmp_path / "rows.csv", 3, seed=0)
+    path = fitting.draw_samples(machine, tmp_path / "rows.csv", 3, 0, (8, 8))
     assert np.loadtxt(path, delimiter=",").shape == (3, 64)
     with pytest.raises(UserError, match=r"\.png or a \.csv file, not to .*rows\.txt"):
-        fitting.draw_samples(machine, images, tmp_path / "rows.txt", 3, seed=0)
+        fitting.draw_samples(machine, tmp_path / "rows.txt", 3, 0, (8, 8))
     with pytest.raises(UserError, match="Create its directory first"):
-        fitting.draw_samples(machine, images, tmp_path / "nowhere" / "a.png", 3, seed=0)
+        fitting.draw_samples(machine, tmp_path / "nowhere" / "a.png", 3, 0, (8, 8))
 
 
 def test_a_run_that_finishes_draws_samples_of_any_data(run, monkeypatch):

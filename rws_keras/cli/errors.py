@@ -1,4 +1,4 @@
-"""Which errors are the user's to put right, and what to tell about them."""
+"""Which errors are the user's to put right, and what to say of them and of a Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import typer
+
 import rws_keras
+from rws_keras.cli.output import say
 from rws_keras.errors import UserError
 from rws_keras.files import ADVICE
 
@@ -58,6 +61,16 @@ def writing_to(path: Path) -> Iterator[None]:
         if error.filename is None:
             error.filename = os.fspath(path)
         raise
+
+
+@contextlib.contextmanager
+def continued_by(how: str) -> Iterator[None]:
+    """Says after a Ctrl-C how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"Stopped. Continue with {how}.")
+        raise typer.Exit(130) from None
 
 
 def is_interruption(error: BaseException | None) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rws_keras.files import expanded
+# K, unless told otherwise: of evaluations, of scores and of what is exported.
+NUM_PARTICLES = 100
 
-RunDirectory = Annotated[
-    Path, typer.Argument(parser=expanded, metavar="RUN", help="A run directory.")
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A run's directory, a preset (its name, path or http(s) address), or a .keras file.",
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
 NumParticles = Annotated[int, typer.Option(min=1, help="Number of particles per row, K.")]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import rws_keras
-from rws_keras.cli import data, errors, serving, training, zoo
+from rws_keras.cli import data, errors, evaluation, scoring, serving, training, zoo
 from rws_keras.cli.output import error_console, say
 
 _TRACEBACK = "--traceback"
@@ -22,7 +22,7 @@ app = typer.Typer(
     # Rich help cuts the names of options off on narrow terminals.
     rich_markup_mode=None,
 )
-for group in (training, serving, data):
+for group in (training, evaluation, scoring, serving, data):
     app.add_typer(group.app)
 app.add_typer(zoo.app, name="zoo")
 

@@ -1,4 +1,4 @@
-"""The commands that export machines, serve their scores, and ask for scores."""
+"""The commands that export machines and serve them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rws_keras.cli.errors import writing_to
-from rws_keras.cli.options import ApiKey, Seed
-from rws_keras.cli.output import console, say
+from rws_keras.cli.options import NUM_PARTICLES, ApiKey, Model, Seed
+from rws_keras.cli.output import say
 from rws_keras.cli.start import start_tensorflow
 from rws_keras.errors import UserError
 from rws_keras.files import expanded
 
 if TYPE_CHECKING:
-    import numpy as np
     from tensorflow_serving.config import model_server_config_pb2
 
 app = typer.Typer()
@@ -25,16 +24,17 @@ app = typer.Typer()
 
 @app.command()
 def export(
-    source: Annotated[
-        str, typer.Argument(metavar="PRESET_OR_RUN", help="A preset, or a finished run.")
-    ],
+    model: Model,
     to: Annotated[Path, typer.Option(parser=expanded, help="Directory of the models.")] = Path(
         "models"
     ),
     name: Annotated[
-        str | None, typer.Option(help="The model's name. [default: the preset's or the run's]")
+        str | None,
+        typer.Option(help="The model's name. [default: that of the run, the preset or the file]"),
     ] = None,
-    num_particles: Annotated[int, typer.Option(min=1, help="K of serving_default.")] = 100,
+    num_particles: Annotated[int, typer.Option(min=1, help="K of serving_default.")] = (
+        NUM_PARTICLES
+    ),
     fast: Annotated[int, typer.Option(min=1, help="K of score_fast.")] = 10,
     accurate: Annotated[int, typer.Option(min=1, help="K of score_accurate.")] = 1000,
     num_completions: Annotated[
@@ -42,7 +42,7 @@ def export(
     ] = 10,
     seed: Seed = 0,
 ) -> None:
-    """Writes a preset or a run as a SavedModel.
+    """Writes a run, a preset or a .keras file as a SavedModel.
 
     TensorFlow Serving and `rws-keras serve` load TO/NAME/VERSION as it is.
     """
@@ -51,7 +51,7 @@ def export(
 
     with writing_to(to):
         version = exporting.export(
-            source,
+            model,
             to,
             name,
             num_particles=num_particles,
@@ -120,7 +120,7 @@ def serve(
         if not serving:
             say(
                 f"There are no models in {models or model_config_file} yet; any that appears is "
-                "loaded. `rws-keras export PRESET_OR_RUN --to DIRECTORY` makes one."
+                "loaded. `rws-keras export MODEL --to DIRECTORY` makes one."
             )
         at = f"[{host}]" if ":" in host else host
         say(f"Serving on http://{at}:{rest_port} and grpc://{at}:{grpc_port}. Ctrl-C ends it.")
@@ -139,62 +139,6 @@ def serve(
         api_key,
         started,
     )
-
-
-@app.command()
-def score(
-    paths: Annotated[
-        list[Path], typer.Argument(parser=expanded, metavar="FILE", help=".npy, .csv or .png.")
-    ],
-    model: Annotated[str, typer.Option(help="The model's name.")],
-    url: Annotated[
-        str, typer.Option(help="http(s)://HOST:PORT or grpc://HOST:PORT.")
-    ] = "http://127.0.0.1:8501",
-    signature: Annotated[
-        str, typer.Option(help="serving_default, score_fast or score_accurate.")
-    ] = "serving_default",
-    version: Annotated[
-        int | None, typer.Option(help="The model's version. [default: the newest]")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows per request.")] = 256,
-    to: Annotated[
-        Path | None, typer.Option(parser=expanded, help="CSV file. [default: FILE.scores.csv]")
-    ] = None,
-    api_key: ApiKey = None,
-) -> None:
-    """Has a server score the rows of files.
-
-    Their log-likelihoods are written as CSV.
-    """
-    start_tensorflow()
-    import numpy as np
-    from rich.progress import track
-
-    from rws_keras.serving import files
-    from rws_keras.serving.client import Client
-
-    rows = np.concatenate(_same_width([files.read_rows(path) for path in paths]))
-    client = Client(url, model, version, api_key)
-    batches = track(
-        client.score_batches(rows, signature, batch_size),
-        "Scoring",
-        total=-(-len(rows) // batch_size),
-        console=console(),
-    )
-    parts = list(batches)
-    scores = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    to = to or paths[0].with_suffix(".scores.csv")
-    with writing_to(to):
-        files.write_scores(to, scores)
-    mean = scores["log_likelihood"].mean()
-    say(f"Wrote {len(rows):,} scores to {to}; mean log-likelihood {mean:.2f} nats.")
-
-
-def _same_width(parts: list[np.ndarray]) -> list[np.ndarray]:
-    widths = {part.shape[1] for part in parts}
-    if len(widths) > 1:
-        raise UserError(f"The files' rows have different lengths: {sorted(widths)}.")
-    return parts
 
 
 def _read_config(path: Path) -> model_server_config_pb2.ModelServerConfig:

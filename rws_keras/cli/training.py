@@ -1,16 +1,14 @@
-"""The commands that train machines, evaluate them and draw from them."""
+"""The commands that train machines, and those about runs."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rws_keras.cli.errors import writing_to
-from rws_keras.cli.options import NumParticles, RunDirectory, Seed
+from rws_keras.cli.errors import continued_by, writing_to
+from rws_keras.cli.evaluation import show_evaluations
 from rws_keras.cli.output import console, error_console, say, show
 from rws_keras.cli.start import start_tensorflow
 from rws_keras.errors import UserError
@@ -45,6 +43,16 @@ def fit(
         float | None,
         typer.Option(help="Of arrays and images: the grey level from which on a pixel is on."),
     ] = None,
+    validation_data: Annotated[
+        Path | None,
+        typer.Option(
+            parser=expanded, metavar="FILE", help="Validation data. [default: a tenth of DATA]"
+        ),
+    ] = None,
+    test_data: Annotated[
+        Path | None,
+        typer.Option(parser=expanded, metavar="FILE", help="Test data. [default: a tenth of DATA]"),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs instead of the recipe's.")
     ] = None,
@@ -75,13 +83,20 @@ def fit(
 
     workers.configure(addresses, worker)
     strategy = workers.strategy()
-    options = {"leave_out": leave_out, "choices": choice, "threshold": threshold}
+    options = {
+        "leave_out": leave_out,
+        "choices": choice,
+        "threshold": threshold,
+        "validation_data": validation_data and str(validation_data),
+        "test_data": test_data and str(test_data),
+    }
     options = {key: value for key, value in options.items() if value is not None}
     if datasets.is_path(name) and not name.endswith((".toml", ".json")):
         name, chosen = recipe.for_data(name, **options)
     elif options:
         raise UserError(
-            "--leave-out, --choice and --threshold are for data; a recipe has them in [data]."
+            "--leave-out, --choice, --threshold, --validation-data and --test-data are for data; a "
+            "recipe has them in [data]."
         )
     else:
         name, chosen = recipe.load(name)
@@ -98,62 +113,14 @@ def fit(
         else:
             run = Run.create(own, chosen)
         screen = console()
-        with _continued_by(f"the same command and --resume; the run is {path}"):
+        with continued_by(f"the same command and --resume; the run is {path}"):
             fitting.train(run, name, screen, strategy)
             if workers.index() > 0:
                 return
             fitting.finish(run, name, screen)
-        _show_evaluations(run)
+        show_evaluations(run)
         if datasets.is_path(chosen.dataset):
             _show_baselines(run)
-
-
-@app.command()
-def evaluate(
-    run: RunDirectory,
-    num_particles: NumParticles = 1000,
-    split: Annotated[
-        Literal["train", "validation", "test"], typer.Option(help="Part of the data.")
-    ] = "test",
-) -> None:
-    """Estimates the likelihood of a run's data.
-
-    It is that of a part of the data under the best machine of the run.
-    """
-    start_tensorflow()
-    from rws_keras.training import fitting
-    from rws_keras.training.run import Run
-
-    opened = Run.open(run)
-    data = opened.recipe.load_data()
-    with writing_to(run), _continued_by("the same command"):
-        fitting.evaluate(opened, opened.best_machine(), data, split, num_particles, console())
-    _show_evaluations(opened)
-
-
-@app.command()
-def sample(
-    run: RunDirectory,
-    num_samples: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 100,
-    seed: Seed = 0,
-    to: Annotated[
-        Path | None, typer.Option(parser=expanded, help="File. [default: RUN/samples.png]")
-    ] = None,
-) -> None:
-    """Draws samples from a run's best machine.
-
-    They are written as a PNG where the data are images, else as a CSV.
-    """
-    start_tensorflow()
-    from rws_keras.training import fitting
-    from rws_keras.training.run import Run
-
-    opened = Run.open(run)
-    data = opened.recipe.load_data()
-    path = to or opened.samples
-    with writing_to(path):
-        path = fitting.draw_samples(opened.best_machine(), data, path, num_samples, seed)
-    say(f"Wrote {num_samples} samples to {path}.")
 
 
 @app.command()
@@ -266,7 +233,7 @@ def compare(
         comparison_plots.load_matplotlib()
     name, chosen = comparison.load(name)
     to = to or (_COMPARED if _COMPARED.is_dir() else Path("comparisons"))
-    with writing_to(to), writing_to(run_dir), _continued_by("the same command"):
+    with writing_to(to), writing_to(run_dir), continued_by("the same command"):
         results = comparing.Results(to)
         comparing.Runner(chosen, name, results, run_dir, console()).run()
     columns = ["method", chosen.axis_title, "rate", "seeds", "test NLL", "negative ELBO", "ESS"]
@@ -292,18 +259,8 @@ def demo(
     start_tensorflow()
     from rws_keras.training import demo as demonstration
 
-    with writing_to(run_dir), _continued_by("`rws-keras demo`, which starts anew"):
+    with writing_to(run_dir), continued_by("`rws-keras demo`, which starts anew"):
         demonstration.run(run_dir, console())
-
-
-@contextlib.contextmanager
-def _continued_by(how: str) -> Iterator[None]:
-    """Says after a Ctrl-C how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"Stopped. Continue with {how}.")
-        raise typer.Exit(130) from None
 
 
 def _show_baselines(run: Run) -> None:
@@ -319,20 +276,3 @@ def _show_baselines(run: Run) -> None:
         rows.append([title, f"{found['log_likelihood']:.2f}", error])
     show(["for comparison: test data", "log-likelihood (nats)", "standard error"], rows)
     say(f"Next: rws-keras sample {run.path}, or rws-keras export {run.path}")
-
-
-def _show_evaluations(run: Run) -> None:
-    rows = [
-        [
-            entry["split"],
-            f"{entry['log_likelihood']:.2f}",
-            f"{entry['log_likelihood_se']:.2f}",
-            f"{entry['num_particles']:,}",
-            f"{entry['num_data']:,}",
-            f"{entry['elbo']:.2f}",
-        ]
-        for entry in run.evaluations
-    ]
-    show(["split", "log-likelihood (nats)", "standard error", "K", "data", "ELBO"], rows)
-    say(f"Run: {run.path}")
-    say(f"TensorBoard: tensorboard --logdir {run.logs}")

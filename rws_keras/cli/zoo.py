@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rws_keras.cli.errors import writing_to
-from rws_keras.cli.options import Preset, ZooAddress
+from rws_keras.cli.options import NUM_PARTICLES, Preset, ZooAddress
 from rws_keras.cli.output import console, say, show
 from rws_keras.cli.start import start_tensorflow
 from rws_keras.errors import UserError
@@ -111,11 +111,16 @@ def verify(
 
 @app.command()
 def publish(
-    run: Annotated[
-        Path, typer.Argument(parser=expanded, metavar="RUN", help="A finished run's directory.")
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A finished run's directory, a .keras file, or the folder of a saved preset.",
+        ),
     ],
     name: Annotated[
-        str | None, typer.Option(help="The preset's name. [default: the run directory's]")
+        str | None,
+        typer.Option(help="The preset's name. [default: that of the run, the file or the folder]"),
     ] = None,
     zoo: Annotated[
         Path | None,
@@ -123,18 +128,48 @@ def publish(
             parser=expanded, help="Directory of the zoo. [default: ./zoo where there is one]"
         ),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="If it is no run: the test data, of which the card tells the likelihood.",
+        ),
+    ] = None,
+    description: Annotated[
+        str | None, typer.Option(help="If it is no run: what the machine is, in a line.")
+    ] = None,
+    num_particles: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"If it is no run: number of particles per row, K. [default: {NUM_PARTICLES}]",
+        ),
+    ] = None,
 ) -> None:
-    """Makes a preset of a finished run.
+    """Makes a published preset of a run, or of a machine that was made in Python.
 
-    The index and the leaderboard of the zoo are written anew.
+    What the card says of a run was measured when it ended. Of another machine it says the
+    likelihood of the data that are named, and that there is no record of the training. The index
+    and the leaderboard of the zoo are written anew.
     """
     if zoo is None and not _is_here():
         raise UserError("There is no zoo/index.json here: say with --zoo where to publish.")
     start_tensorflow()
-    from rws_keras.training.run import Run
+    from rws_keras.training import sources
     from rws_keras.zoo import publish as publishing
 
     zoo = zoo or _HERE
+    source = sources.find(model)
+    name = name or source.name
     with writing_to(zoo):
-        folder = publishing.publish(Run.open(run), name or run.resolve().name, zoo)
+        if source.run is not None:
+            if data or description or num_particles:
+                raise UserError(
+                    "--data, --description and --num-particles have no effect on a run, which has "
+                    "been measured; its recipe describes it."
+                )
+            folder = publishing.publish(source.run, name, zoo)
+        else:
+            particles = num_particles or NUM_PARTICLES
+            folder = publishing.publish_machine(source, name, zoo, data, description, particles)
     say(f"Wrote {folder}.")

@@ -11,6 +11,7 @@ from rws_keras.datasets.preprocessing import (
     minibatches,
     stochastic_binarization,
 )
+from rws_keras.datasets.rows import Rows, read_rows
 from rws_keras.datasets.schema import Column, Schema
 from rws_keras.datasets.tables import read_table
 from rws_keras.datasets.tfds_sets import load_binarized_mnist, load_density_estimation
@@ -72,6 +73,7 @@ __all__ = [
     "BinaryData",
     "Column",
     "DatasetNotFoundError",
+    "Rows",
     "Schema",
     "count_rows",
     "is_path",
@@ -82,6 +84,7 @@ __all__ = [
     "load_digits",
     "load_file",
     "minibatches",
+    "read_rows",
     "read_table",
     "stochastic_binarization",
 ]

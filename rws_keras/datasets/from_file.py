@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from rws_keras.datasets.data import BinaryData
-from rws_keras.datasets.schema import Schema
+from rws_keras.datasets.rows import ARRAYS, check_complete, check_options, read_binary
+from rws_keras.datasets.schema import Schema, listed
 from rws_keras.datasets.tables import ENDINGS as TABLES
 from rws_keras.datasets.tables import is_table, read_table
 from rws_keras.errors import UserError
 from rws_keras.files import expanded
 
-ENDINGS = (*TABLES, ".npy", ".npz")
-_IMAGES = "*.png"
-_GREYEST = 255.0
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENDINGS = (*TABLES, *ARRAYS)
+_SHARE = 0.1
 
 
 def is_path(name: str) -> bool:
@@ -28,36 +30,42 @@ def is_path(name: str) -> bool:
 
 def load_file(
     path: str | Path,
-    validation: float = 0.1,
-    test: float = 0.1,
-    seed: int = 0,
+    validation: float | None = None,
+    test: float | None = None,
+    seed: int | None = None,
     choices: Sequence[str] = (),
     leave_out: Sequence[str] = (),
     header: bool | None = None,
     threshold: float | None = None,
+    validation_data: str | Path | None = None,
+    test_data: str | Path | None = None,
 ) -> BinaryData:
-    """Loads data of one's own and splits them at random.
+    """Loads data of one's own and splits them at random, or takes the parts from several files.
 
     Args:
         path: A table (`.csv`, `.tsv`, `.txt`, these with `.gz`, `.parquet`; see `read_table`), an
             array `[N, D]` or images `[N, height, width]` (`.npy`, or `.npz` with one array), or a
             folder of PNG images of one size.
-        validation: Share of the rows to validate with.
-        test: Share of the rows to test with.
-        seed: Integer, of the split.
+        validation: Share of the rows to validate with; 0.1 by default.
+        test: Share of the rows to test with; 0.1 by default.
+        seed: Integer, of the split; 0 by default.
         choices: Of a table, columns of numbers that stand for choices.
         leave_out: Of a table, columns to leave out, such as identifiers.
         header: Of a CSV file, whether its first line has the names of the columns; by default it is
             looked at.
         threshold: Of an array or images, the grey level from which on a pixel is on, in the units
             of the data. By default an array must be binary, and a PNG is on from half of white on.
+        validation_data: A file of its own to validate with, instead of a share of `path`. It is of
+            the same kind; the columns and values of a table are those of `path`.
+        test_data: Likewise, to test with.
 
     Returns:
         A `BinaryData`, with the `schema` of a table.
 
     Raises:
-        UserError: If there is no such file, it does not hold what it should, an argument has no
-            effect on it, or the shares leave one of the three parts without a row.
+        UserError: If there is no such file, it does not hold what it should, the files do not
+            match, an argument has no effect, or the shares leave one of the three parts without a
+            row.
 
     Example:
     ```python
@@ -66,25 +74,44 @@ def load_file(
     ```
     """
     path = expanded(path)
-    if not path.exists():
-        raise UserError(f"There is no file {path}.")
+    given = {"choices": tuple(choices), "leave_out": tuple(leave_out), "header": header}
+    check_options(path, given, {"threshold": threshold})
+    files = {"validation": validation_data, "test": test_data}
+    shares = _shares({"validation": validation, "test": test}, files, seed)
     image_shape, schema = None, None
     if is_table(path):
-        if threshold is not None:
-            raise UserError(f"`threshold` has no effect on the table {path}.")
         rows, schema = _table(path, choices, leave_out, header)
     else:
-        given = {"choices": choices, "leave_out": leave_out, "header": header is not None}
-        if useless := [name for name, value in given.items() if value]:
-            raise UserError(f"`{useless[0]}` has no effect on {path}: it is no table.")
-        grey = _images(path) if path.is_dir() else _array(path)
-        image_shape = (grey.shape[1], grey.shape[2]) if grey.ndim == 3 else None
-        if path.is_dir() and threshold is None:
-            threshold = _GREYEST / 2
-        rows = _binary(path, grey.reshape(len(grey), -1), threshold)
-    parts = _split(path, len(rows), {"validation": validation, "test": test}, seed)
-    train, held_out, final = (rows[part] for part in parts)
+        rows, image_shape = read_binary(path, threshold)
+    parts = _split(path, rows, shares, seed or 0)
+    for name, file in files.items():
+        if file is None:
+            continue
+        other = expanded(file)
+        if not other.exists():
+            raise UserError(f"There is no file {other}.")
+        if is_table(other) != (schema is not None):
+            kinds = ("is no table", "is one") if schema else ("is a table", "is none")
+            raise UserError(f"{other} {kinds[0]}, but {path} {kinds[1]}.")
+        if schema is not None:
+            parts[name] = _same_table(other, path, schema, leave_out, header)
+        else:
+            parts[name] = _same_pixels(other, path, threshold, rows.shape[1], image_shape)
+    train, held_out, final = (parts[name] for name in ("train", *files))
     return BinaryData(path.name, train, held_out, final, image_shape, schema=schema)
+
+
+def _shares(
+    shares: dict[str, float | None], files: dict[str, str | Path | None], seed: int | None
+) -> dict[str, float]:
+    """The shares of the parts that have no file of their own."""
+    for name, share in shares.items():
+        if share is not None and files[name] is not None:
+            raise UserError(f"`{name}` has no effect beside `{name}_data`; leave one out.")
+    if seed is not None and None not in files.values():
+        raise UserError("`seed` has no effect where all three parts have files of their own.")
+    chosen = {name: _SHARE if share is None else share for name, share in shares.items()}
+    return {name: share for name, share in chosen.items() if files[name] is None}
 
 
 def _table(path, choices, leave_out, header):
@@ -98,85 +125,52 @@ def _table(path, choices, leave_out, header):
         schema = Schema.infer(table, choices)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    return _encoded(path, table, schema), schema
+
+
+def _encoded(path: Path, table: pd.DataFrame, schema: Schema) -> np.ndarray:
     rows = schema.encode(table, str(path))
-    missing = np.isnan(rows)
-    if missing.any():
-        row, unit = np.argwhere(missing)[0]
+    check_complete(path, rows, schema.units)
+    return rows.astype(np.uint8)
+
+
+def _same_table(path, first, schema, leave_out, header):
+    """The rows of another table of the same columns and values."""
+    table = read_table(path, header)
+    known = {*(column.name for column in schema.columns), *leave_out}
+    if more := [name for name in table.columns if name not in known]:
         raise UserError(
-            f"{path}, row {row + 1}, unit {schema.units[unit]!r} is empty, and so are "
-            f"{int(missing.any(axis=1).sum()) - 1:,} rows more. A machine does not take missing "
-            "values: remove these rows, or fill them."
+            f"{path} has a column {more[0]!r}, which {first} does not have; the columns of that "
+            f"are {listed(column.name for column in schema.columns)}. Leave it out."
         )
-    return rows.astype(np.uint8), schema
+    return _encoded(path, table, schema)
 
 
-def _array(path: Path) -> np.ndarray:
-    if path.suffix not in (".npy", ".npz"):
-        raise UserError(f"{path}: expected a folder, or a file that ends in {', '.join(ENDINGS)}.")
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.lib.npyio.NpzFile):
-            names = found.files
-            if len(names) != 1:
-                raise UserError(f"{path} must hold one array; it has {', '.join(names) or 'none'}.")
-            found = found[names[0]]
-    except UserError:
-        raise
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from error
-    numeric = found.dtype.kind in "buif"
-    if found.ndim not in (2, 3) or not found.size or not numeric:
-        raise UserError(
-            f"{path} must hold numbers [N, D] or [N, height, width]; got {found.dtype} "
-            f"{list(found.shape)}."
-        )
-    return found
+def _same_pixels(path, first, threshold, units, image_shape):
+    """The rows of another array of the same width, or of other images of the same size."""
+    rows, shape = read_binary(path, threshold)
+    if (rows.shape[1], shape) != (units, image_shape):
+        sizes = [
+            " x ".join(map(str, size)) if size else f"{width}"
+            for size, width in ((shape, rows.shape[1]), (image_shape, units))
+        ]
+        raise UserError(f"{path} has {sizes[0]} values in a row, where {first} has {sizes[1]}.")
+    return rows
 
 
-def _images(path: Path) -> np.ndarray:
-    files = sorted(path.glob(_IMAGES))
-    if not files:
-        raise UserError(f"{path} has no images ({_IMAGES}).")
-    images = []
-    for file in files:
-        try:
-            images.append(tf.io.decode_png(file.read_bytes(), channels=1).numpy()[..., 0])
-        except tf.errors.InvalidArgumentError as error:
-            raise UserError(f"{file} cannot be read as a PNG image.") from error
-        if images[-1].shape != images[0].shape:
-            raise UserError(
-                f"{file} has {_size(images[-1])} pixels, where {files[0]} has {_size(images[0])}; "
-                "all must be of one size."
-            )
-    return np.stack(images)
-
-
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[0]} x {image.shape[1]}"
-
-
-def _binary(path: Path, grey: np.ndarray, threshold: float | None) -> np.ndarray:
-    if threshold is not None:
-        return (grey >= threshold).astype(np.uint8)
-    binary = (grey == 0) | (grey == 1)
-    if not binary.all():
-        row, column = np.argwhere(~binary)[0]
-        raise UserError(
-            f"{path}, row {row + 1}, column {column + 1}: expected 0 or 1, got "
-            f"{grey[row, column]}. Give a threshold for grey levels."
-        )
-    return grey.astype(np.uint8)
-
-
-def _split(path: Path, rows: int, shares: dict[str, float], seed: int) -> list[np.ndarray]:
-    """The rows of the training, the validation and the test data, each in their order."""
-    sizes = {name: round(share * rows) for name, share in shares.items()}
-    sizes = {"training": rows - sum(sizes.values()), **sizes}
+def _split(
+    path: Path, rows: np.ndarray, shares: dict[str, float], seed: int
+) -> dict[str, np.ndarray]:
+    """The training data and a part for each of the shares, each in the order of the file."""
+    sizes = {name: round(share * len(rows)) for name, share in shares.items()}
+    sizes = {"train": len(rows) - sum(sizes.values()), **sizes}
     for name, size in sizes.items():
         if size < 1:
+            title = "training" if name == "train" else name
             raise UserError(
-                f"{path} has {rows:,} rows, of which {max(size, 0)} would be {name} data; every "
-                "part needs one at least. Change the shares, or give more data."
+                f"{path} has {len(rows):,} rows, of which {max(size, 0)} would be {title} data; "
+                "every part needs one at least. Change the shares, or give more data."
             )
-    order = np.random.default_rng(seed).permutation(rows)
-    return [np.sort(part) for part in np.split(order, np.cumsum(list(sizes.values()))[:-1])]
+    order = np.random.default_rng(seed).permutation(len(rows))
+    parts = np.split(order, np.cumsum(list(sizes.values()))[:-1])
+    return {name: rows[np.sort(part)] for name, part in zip(sizes, parts, strict=True)}

@@ -12,6 +12,8 @@ from rws_keras.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rws_keras.models.helmholtz_machine import HelmholtzMachine
+
 # Pairs of values whose first means off, in lower case. Of other pairs the first by the alphabet
 # does.
 _OFF_AND_ON = (
@@ -85,7 +87,7 @@ class Schema:
         """
         if absent := [name for name in choices if name not in table.columns]:
             raise UserError(
-                f"There is no column {absent[0]!r}; the columns are {_listed(table.columns)}."
+                f"There is no column {absent[0]!r}; the columns are {listed(table.columns)}."
             )
         return cls(
             _column(str(name), as_text(table[name]), name in choices) for name in table.columns
@@ -95,6 +97,34 @@ class Schema:
     def from_config(cls, config: dict[str, Any]) -> Schema:
         """The schema of what `get_config` gave."""
         return cls(Column(each["name"], tuple(each["values"])) for each in config["columns"])
+
+    @classmethod
+    def of(cls, machine: HelmholtzMachine) -> Schema | None:
+        """The schema that a machine keeps; `None` if it keeps none.
+
+        Raises:
+            UserError: If what it keeps is not the schema of its visible units.
+
+        Example:
+        ```python
+        schema = rws_keras.datasets.Schema.of(machine)
+        ```
+        """
+        config = machine.schema
+        if config is None:
+            return None
+        try:
+            schema = cls.from_config(config)
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"The machine's `schema` is not what Schema.get_config() gives: {config!r:.100}."
+            ) from error
+        if len(schema.units) != machine.visible_units:
+            raise UserError(
+                f"The machine's `schema` has {len(schema.units)} units, but the machine has "
+                f"{machine.visible_units} visible units."
+            )
+        return schema
 
     def get_config(self) -> dict[str, Any]:
         """Names and values of the columns, as JSON can hold them."""
@@ -116,7 +146,7 @@ class Schema:
         """
         if absent := [c.name for c in self.columns if c.name not in table.columns]:
             raise UserError(
-                f"{where} has no column {absent[0]!r}; its columns are {_listed(table.columns)}."
+                f"{where} has no column {absent[0]!r}; its columns are {listed(table.columns)}."
             )
         return np.concatenate([_encoded(c, table[c.name], where) for c in self.columns], axis=1)
 
@@ -169,12 +199,12 @@ def _column(name: str, cells: pd.Series, is_choice: bool) -> Column:
         return Column(name, (values[0], values[1]))
     if not is_choice and all(map(is_number, values)):
         raise UserError(
-            f"Column {name!r} has numbers ({_listed(values)}). Bin them first, for instance with "
+            f"Column {name!r} has numbers ({listed(values)}). Bin them first, for instance with "
             "pandas.cut; or, if they stand for choices, say that the column is one."
         )
     if len(values) > _MOST_VALUES:
         raise UserError(
-            f"Column {name!r} has {len(values):,} values ({_listed(values)}), more than "
+            f"Column {name!r} has {len(values):,} values ({listed(values)}), more than "
             f"{_MOST_VALUES}. If it identifies the rows, say so; else leave it out or group them."
         )
     ordered = sorted(values, key=float) if all(map(is_number, values)) else values
@@ -198,7 +228,7 @@ def _encoded(column: Column, cells: pd.Series, where: str) -> np.ndarray:
         row = int(np.argmax(unknown))
         raise UserError(
             f"{where}, row {row + 1}, column {column.name!r}: {text.iloc[row]!r} is not one of "
-            f"its values, {_listed(column.values)}."
+            f"its values, {listed(column.values)}."
         )
     shown = column.values[1:] if len(column.values) == 2 else column.values
     units = np.stack([text.eq(value).to_numpy(np.float32) for value in shown], axis=1)
@@ -226,7 +256,8 @@ def _decoded(column: Column, units: np.ndarray) -> np.ndarray:
     return cells
 
 
-def _listed(values: Iterable[Any]) -> str:
+def listed(values: Iterable[Any]) -> str:
+    """The first values, for a message."""
     shown = [str(value) for value in values]
     more = ", …" if len(shown) > _SHOWN else ""
     return ", ".join(shown[:_SHOWN]) + more

@@ -9,7 +9,7 @@ from rws_keras.layers.dsbn import DSBN
 from rws_keras.layers.gaussian import DiagonalGaussian, Gaussian
 from rws_keras.layers.nade import NADE, NeuralAutoregressiveBernoulli
 from rws_keras.layers.noise import uniform_noise
-from rws_keras.layers.registry import FAMILIES, get, label, register_family
+from rws_keras.layers.registry import FAMILIES, get, label, label_of, register_family
 from rws_keras.layers.sbn import SBN, FactorizedBernoulli
 from rws_keras.layers.stack import Stack
 from rws_keras.layers.stochastic_layer import StochasticLayer
@@ -35,6 +35,7 @@ __all__ = [
     "Support",
     "get",
     "label",
+    "label_of",
     "register_family",
     "uniform_noise",
 ]

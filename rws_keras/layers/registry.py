@@ -79,3 +79,9 @@ def get(family: Family, units: int, name: str | None = None) -> StochasticLayer:
 def label(family: str | dict) -> str:
     """How tables and model cards write a family, as the literature does."""
     return _LABELS[family["family"] if isinstance(family, dict) else family]
+
+
+def label_of(layer: StochasticLayer) -> str:
+    """As `label`, of a layer; the name of its class if that is not registered."""
+    names = [name for name, family in FAMILIES.items() if family is type(layer)]
+    return label(names[0]) if names else type(layer).__name__

@@ -41,6 +41,8 @@ class HelmholtzMachine(Saving, Inference, Trainer):
             likelihoods are those of the observed values, and Q is given which are missing. By
             default NaN is refused.
         calibration: What `calibrate` has found, or its configuration.
+        schema: What the visible units stand for, as `datasets.Schema.get_config` gives it;
+            `datasets.Schema.of(machine)` reads it.
 
     Example:
     ```python
@@ -64,6 +66,7 @@ class HelmholtzMachine(Saving, Inference, Trainer):
         name: str | None = None,
         missing: str | None = None,
         calibration: Calibration | dict | None = None,
+        schema: dict | None = None,
     ):
         p_layers, q_layers = check_layers(p_layers, "p_layers"), check_layers(q_layers, "q_layers")
         super().__init__(len(q_layers), seed, name)
@@ -71,6 +74,7 @@ class HelmholtzMachine(Saving, Inference, Trainer):
         if isinstance(calibration, dict):
             calibration = Calibration.from_config(calibration)
         self.calibration = calibration
+        self.schema = schema
         self.p_layers, self.q_layers = p_layers, q_layers
         check_stacks(self.p, self.q)
         name_layers(self.p_layers, "p", first=0)
@@ -92,6 +96,7 @@ class HelmholtzMachine(Saving, Inference, Trainer):
         name: str | None = None,
         choices: Sequence[int] | None = None,
         missing: str | None = None,
+        schema: dict | None = None,
     ) -> HelmholtzMachine:
         """Makes a machine from the sizes of its layers.
 
@@ -108,6 +113,7 @@ class HelmholtzMachine(Saving, Inference, Trainer):
             choices: Sizes of groups of visible units, of which those of several are a choice of
                 exactly one; see `layers.Choices`, and `datasets.Schema.groups`.
             missing: `"marginalize"` where values of the data may be missing (NaN).
+            schema: What the visible units stand for, as `datasets.Schema.get_config` gives it.
 
         Returns:
             A built `HelmholtzMachine`.
@@ -143,4 +149,5 @@ class HelmholtzMachine(Saving, Inference, Trainer):
             seed=seed,
             name=name,
             missing=missing,
+            schema=schema,
         )

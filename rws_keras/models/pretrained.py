@@ -42,7 +42,7 @@ ADDRESS_VARIABLE = "RWS_KERAS_ZOO"
 Machine = TypeVar("Machine", bound=keras.Model)
 
 # What a machine of the same weights may have otherwise.
-_APART_FROM_WEIGHTS = ("seed", "name")
+_APART_FROM_WEIGHTS = ("seed", "name", "schema")
 
 
 def zoo_address(zoo: str | os.PathLike | None = None) -> str:
@@ -155,8 +155,8 @@ def load(
         preset: See `locate`.
         load_weights: Whether to load the weights; else they are fresh, as the layers'
             initializers give them.
-        overrides: Arguments of the machine to replace: `seed` and `name`, and without the
-            weights also its layers.
+        overrides: Arguments of the machine to replace: `seed`, `name` and `schema`, and without
+            the weights also its layers.
         zoo: Where names are looked up; see `zoo_address`.
 
     Returns:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
 
+from rws_keras.checks import plain_json
 from rws_keras.errors import UserError
 from rws_keras.layers.stochastic_layer import StochasticLayer
 from rws_keras.models import pretrained
@@ -29,6 +31,20 @@ class Saving(keras.Model):
     seed: int | list[int] | None
     missing: str | None
     calibration: Calibration | None
+    _schema: str | None = None
+
+    @property
+    def schema(self) -> dict | None:
+        """What the visible units stand for; see `datasets.Schema`. It is kept wherever it is saved.
+
+        May be set at any time. What is returned is a copy.
+        """
+        return None if self._schema is None else json.loads(self._schema)
+
+    @schema.setter
+    def schema(self, schema: dict | None) -> None:
+        # As text: Keras wraps the dicts and lists that it finds among the attributes.
+        self._schema = None if schema is None else plain_json(schema, "schema")
 
     @classmethod
     def from_preset(
@@ -44,8 +60,8 @@ class Saving(keras.Model):
                 address, or `hf://USER/NAME` for the Hugging Face Hub. What is downloaded is
                 checked by its SHA-256 and kept.
             load_weights: Whether to load the weights; else they are fresh.
-            **overrides: Arguments of the machine to replace: `seed`, `name`, and without the
-                weights `p_layers` and `q_layers`.
+            **overrides: Arguments of the machine to replace: `seed`, `name`, `schema`, and without
+                the weights `p_layers` and `q_layers`.
 
         Returns:
             The machine, not compiled.
@@ -140,6 +156,7 @@ class Saving(keras.Model):
             "seed": self.seed,
             "missing": self.missing,
             "calibration": self.calibration and self.calibration.get_config(),
+            "schema": self.schema,
             **serialize_stacks({"p_layers": self.p_layers, "q_layers": self.q_layers}),
         }
 

@@ -19,7 +19,7 @@ from rws_keras.files import expanded, write_json
 from rws_keras.models import preset_files, pretrained
 from rws_keras.models.saved_model import write_saved_model
 from rws_keras.models.scorer import Scorer
-from rws_keras.training.run import Run
+from rws_keras.training import sources
 from rws_keras.zoo import publish as publishing
 
 ABOUT = "model.json"
@@ -32,39 +32,33 @@ _NOT_BINARY = (
 def export(
     source: str | os.PathLike, to: str | os.PathLike, name: str | None = None, **options
 ) -> Path:
-    """Exports a preset or a finished run.
+    """Exports a finished run, a preset or a `.keras` file.
 
     Args:
-        source: A preset (its name, path, address or `hf://` handle), or the directory of a
-            finished run.
+        source: The directory of a run, a preset or a file; see `training.sources.find`.
         to: Directory of the models.
-        name: The model's name; by default that of the preset, or of the run's directory.
+        name: The model's name; by default that of the run's directory, the preset or the file.
         **options: Arguments of `Scorer`.
 
     Returns:
         The new version, `TO/NAME/VERSION`.
 
     Raises:
-        UserError: If there is no such preset or run, or an option is out of its range.
+        UserError: If there is no such machine, a run is not finished, or an option is out of its
+            range.
     """
-    path, to = expanded(source), expanded(to)
-    # A published preset has a recipe as well, but a run has no `preset.json`.
-    if preset_files.is_preset(path) or not Run(path).exists():
-        return export_preset(_locate(source), to, name, **options)
-    name = _check_name(path.resolve().name if name is None else name)
+    to = expanded(to)
+    found = sources.find(source)
+    if found.metadata is not None:
+        return export_preset(found.path, to, name, **options)
+    name = _check_name(found.name if name is None else name)
     with tempfile.TemporaryDirectory() as temporary:
         preset = Path(temporary) / name
-        publishing.write_preset(Run(path), preset)
+        if found.run is not None:
+            publishing.write_preset(found.run, preset)
+        else:
+            pretrained.save(found.machine(), preset)
         return export_preset(preset, to, name, **options)
-
-
-def _locate(source: str | os.PathLike) -> Path:
-    try:
-        return pretrained.locate(source)
-    except preset_files.UnknownPresetError as error:
-        raise preset_files.UnknownPresetError(
-            f"{error} Nor is it the directory of a run, which has a recipe.json."
-        ) from None
 
 
 def _check_name(name: str) -> str:

@@ -14,6 +14,7 @@ from rws_keras.files import expanded
 from rws_keras.suggestions import unknown
 from rws_keras.training import recipe as recipes
 from rws_keras.training.recipe import PositiveInteger, Recipe, Seed
+from rws_keras.training.settings import Sections, problems, read_file
 
 COMPARISONS = resources.folder("comparisons")
 
@@ -160,7 +161,7 @@ class Comparison(_Section):
         return list(dict.fromkeys(method.name for method in self.methods))
 
 
-_SECTIONS: recipes.Sections = {(): Comparison, ("methods",): Method, ("reference",): Point}
+_SECTIONS: Sections = {(): Comparison, ("methods",): Method, ("reference",): Point}
 
 
 def names() -> list[str]:
@@ -182,11 +183,11 @@ def load(name_or_path: str | Path) -> tuple[str, Comparison]:
         path = COMPARISONS / f"{name_or_path}.toml"
         if not path.exists():
             raise UserError(unknown("comparison", str(name_or_path), names()))
-    content = recipes.read_file(path, "Comparison")
+    content = read_file(path, "Comparison")
     try:
         return path.stem, Comparison(**content)
     except ValidationError as error:
-        raise UserError(recipes.problems(error, f"Comparison {path}", _SECTIONS)) from error
+        raise UserError(problems(error, f"Comparison {path}", _SECTIONS)) from error
 
 
 def label(value: Any) -> str:

@@ -28,7 +28,7 @@ def evaluate(
     num_particles: int,
     batch_size: int,
     seed: int,
-    partial: Path,
+    partial: Path | None = None,
     report: Callable[[float], None] = lambda done: None,
     sample_weight: np.ndarray | None = None,
 ) -> dict[str, float]:
@@ -44,19 +44,20 @@ def evaluate(
         num_particles: K.
         batch_size: Data in a batch.
         seed: Integer, seeds the particles.
-        partial: The file. It is the caller's to remove once the result is safe.
+        partial: The file. It is the caller's to remove once the result is safe. By default none is
+            written.
         report: Is called with the number of batches that are done.
         sample_weight: Weights of the rows `[N]`, such as the counts of `datasets.count_rows`.
     """
     key = {
-        "machine": _digest(machine.get_weights()),
-        "data": _digest([x] if sample_weight is None else [x, sample_weight]),
+        "machine": digest(machine.get_weights()),
+        "data": digest([x] if sample_weight is None else [x, sample_weight]),
         "num_particles": num_particles,
         "batch_size": batch_size,
         "seed": seed,
     }
     metrics = machine.statistics.fresh()
-    done, sums = _read(partial, key)
+    done, sums = _read(partial, key) if partial else (0, [])
     if done:
         for variable, value in zip(metrics.variables, sums, strict=True):
             variable.assign(value)
@@ -79,11 +80,12 @@ def evaluate(
             metrics.update_state(statistics, num_particles, weight)
             state = batch + 1, [variable.numpy().tolist() for variable in metrics.variables]
             report(batch + 1)
-            if time.monotonic() - written > _INTERVAL:
+            if partial and time.monotonic() - written > _INTERVAL:
                 _write(partial, key, state)
                 written = time.monotonic()
     except KeyboardInterrupt:
-        _write(partial, key, state)
+        if partial:
+            _write(partial, key, state)
         raise
     return {name: float(value) for name, value in sorted(metrics.result().items())}
 
@@ -101,8 +103,9 @@ def _write(partial: Path, key: dict, state: tuple[int, list]) -> None:
     write_json(partial, {"key": key, "batches": batches, "sums": sums})
 
 
-def _digest(arrays: list[np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def digest(arrays: list[np.ndarray]) -> str:
+    """SHA-256 of arrays, to tell whether they are the same."""
+    found = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()

@@ -23,7 +23,7 @@ from rws_keras.callbacks import (
     tile_images,
     write_png,
 )
-from rws_keras.datasets import BinaryData
+from rws_keras.datasets import BinaryData, Schema
 from rws_keras.errors import UserError
 from rws_keras.files import expanded, replace_file
 from rws_keras.training import evaluation
@@ -194,7 +194,7 @@ def finish(run: Run, name: str, console: Console) -> HelmholtzMachine:
         }
         with _writing_logs(run):
             log_results(run.logs, final, step=run.metrics["best_epoch"])
-    draw_samples(machine, data, run.samples, num_samples=100, seed=recipe.seed)
+    draw_samples(machine, run.samples, 100, recipe.seed, data.image_shape)
     return machine
 
 
@@ -246,18 +246,22 @@ def evaluate(
 
 
 def draw_samples(
-    machine: HelmholtzMachine, data: BinaryData, path: Path, num_samples: int, seed: int
+    machine: HelmholtzMachine,
+    path: Path,
+    num_samples: int,
+    seed: int,
+    image_shape: tuple[int, int] | None = None,
 ) -> Path:
     """Writes samples from P: the visible means as a PNG, or the samples as CSV.
 
-    The CSV of a table has its columns and values.
+    The CSV of a machine that keeps a schema has the columns and values of the table.
 
     Args:
         machine: The machine.
-        data: The data it was trained on, which say whether rows are images.
         path: The file, which ends in `.png` or `.csv`.
         num_samples: How many.
         seed: Integer.
+        image_shape: `(height, width)` if the rows are images.
 
     Returns:
         The file's path; its ending is `.csv` where rows are not images.
@@ -269,14 +273,15 @@ def draw_samples(
     if path.suffix not in (".png", ".csv"):
         raise UserError(f"Samples are written to a .png or a .csv file, not to {path}.")
     samples = machine.sample(num_samples, seed=seed)
-    if data.image_shape and path.suffix == ".png":
-        enlarge = math.ceil(100 / max(data.image_shape) / 2)
-        return write_png(path, tile_images(samples.mean, data.image_shape), enlarge)
+    if image_shape and path.suffix == ".png":
+        enlarge = math.ceil(100 / max(image_shape) / 2)
+        return write_png(path, tile_images(samples.mean, image_shape), enlarge)
     path = path.with_suffix(".csv")
     x = keras.ops.convert_to_numpy(samples.x)
+    schema = Schema.of(machine)
     with replace_file(path) as temporary:
-        if data.schema:
-            data.schema.decode(x).to_csv(temporary, index=False)
+        if schema:
+            schema.decode(x).to_csv(temporary, index=False)
         else:
             np.savetxt(temporary, x, fmt="%d", delimiter=",")
     return path

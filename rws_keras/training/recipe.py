@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import keras
 import tensorflow as tf
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -32,6 +32,7 @@ from rws_keras.files import expanded
 from rws_keras.objectives import OBJECTIVES, Objective
 from rws_keras.signatures import check_arguments
 from rws_keras.suggestions import unknown
+from rws_keras.training.settings import Sections, problems, read_file
 
 RECIPES = resources.folder("recipes")
 
@@ -49,6 +50,14 @@ def _not_negative(value: Any, info: ValidationInfo) -> int:
 # Pydantic's own integers may be given as true, "1" or 1.0; the rest of the library refuses these.
 PositiveInteger = Annotated[int, BeforeValidator(_positive)]
 Seed = Annotated[int, BeforeValidator(_not_negative), Field(lt=2**31)]
+
+
+def _absolute(path: str) -> str:
+    """The path for the commands that come after this one, wherever they are run."""
+    return str(expanded(path).absolute())
+
+
+OwnPath = Annotated[str, AfterValidator(_absolute)]
 
 # What Keras and TensorFlow raise for arguments that they do not take.
 _WRONG_ARGUMENTS = (
@@ -147,13 +156,19 @@ class EvaluationRecipe(_Section):
 class DataRecipe(_Section):
     """Arguments of `datasets.load_file`, for a `dataset` of one's own."""
 
-    validation: float = Field(0.1, gt=0.0, lt=1.0)
-    test: float = Field(0.1, gt=0.0, lt=1.0)
-    seed: Seed = 0
+    validation: float | None = Field(None, gt=0.0, lt=1.0)
+    test: float | None = Field(None, gt=0.0, lt=1.0)
+    seed: Seed | None = None
+    validation_data: OwnPath | None = None
+    test_data: OwnPath | None = None
     choices: list[str] = []
     leave_out: list[str] = []
     header: bool | None = None
     threshold: float | None = None
+
+
+# Those of them that are paths.
+_FILES = ("validation_data", "test_data")
 
 
 class Recipe(_Section):
@@ -181,8 +196,7 @@ class Recipe(_Section):
     @classmethod
     def _check_dataset(cls, name: str) -> str:
         if datasets.is_path(name):
-            # Wherever the commands that come after this one are run.
-            return str(expanded(name).absolute())
+            return _absolute(name)
         if name not in datasets.NAMES:
             raise UserError(unknown("data set", name, datasets.NAMES))
         return name
@@ -215,6 +229,20 @@ class Recipe(_Section):
         """Twelve hexadecimal digits that tell recipes apart."""
         content = json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def paths(self) -> list[str]:
+        """The paths of data of one's own."""
+        own = [self.dataset] if datasets.is_path(self.dataset) else []
+        return own + [path for path in (getattr(self.data, key, None) for key in _FILES) if path]
+
+    def without_paths(self) -> dict[str, Any]:
+        """The content for others, to whom the place of one's own data means nothing."""
+        content = self.model_dump()
+        content["dataset"] = Path(self.dataset).name
+        if self.data is not None:
+            files = {key: getattr(self.data, key) for key in _FILES}
+            content["data"] |= {key: path and Path(path).name for key, path in files.items()}
+        return content
 
     def load_data(self) -> BinaryData:
         """Loads the data set."""
@@ -266,7 +294,8 @@ class Recipe(_Section):
     def make_machine(self, data: BinaryData) -> HelmholtzMachine:
         """A fresh machine for these data, compiled; its weights are drawn from the recipe's seed.
 
-        The columns of a table that are choices of several values are choices of the machine.
+        The columns of a table that are choices of several values are choices of the machine, which
+        keeps the schema.
         """
         keras.utils.set_random_seed(self.seed)
         groups = data.schema.groups if data.schema else []
@@ -275,6 +304,7 @@ class Recipe(_Section):
             **self.model.model_dump(),
             seed=self.seed,
             choices=groups if max(groups, default=1) > 1 else None,
+            schema=data.schema.get_config() if data.schema else None,
         )
         steps = self.epochs * self.steps_per_epoch(len(data.train))
         machine.compile(
@@ -350,25 +380,6 @@ def for_data(path: str | Path, **options: Any) -> tuple[str, Recipe]:
     return expanded(path).name.partition(".")[0], validated(content, where)
 
 
-def read_file(path: Path, what: str) -> Any:
-    """The content of a TOML or JSON file.
-
-    Args:
-        path: The file.
-        what: What an error calls it.
-
-    Raises:
-        ValueError: If it cannot be read, or is not of that syntax.
-    """
-    try:
-        text = path.read_text()
-        return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise UserError(f"{what} {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # of the syntax, or bytes that are not text
-        raise UserError(f"{what} {path}: {error}.") from error
-
-
 def validated(content: object, where: str) -> Recipe:
     """The recipe of what was read from a file; all that is wrong with it in one message."""
     if not isinstance(content, dict):
@@ -379,43 +390,14 @@ def validated(content: object, where: str) -> Recipe:
         raise UserError(problems(error, where, _SECTIONS)) from error
 
 
-# Classes of the parts of a file, by the names that lead to them.
-Sections = dict[tuple[str, ...], type[BaseModel]]
-
 _SECTIONS: Sections = {
     (): Recipe,
+    ("data",): DataRecipe,
     ("model",): ModelRecipe,
     ("optimizer",): OptimizerRecipe,
     ("q_optimizer",): OptimizerRecipe,
     ("evaluation",): EvaluationRecipe,
 }
-
-
-def problems(error: ValidationError, where: str, sections: Sections) -> str:
-    """All that is wrong with a file in one message.
-
-    Args:
-        error: What pydantic found.
-        where: What the file is called.
-        sections: The classes of its parts.
-    """
-    found = [_problem(problem, sections) for problem in error.errors()]
-    separator = " " if len(found) == 1 else "\n  "
-    return separator.join([f"{where}:", *found])
-
-
-def _problem(problem: Any, sections: Sections) -> str:
-    """One of pydantic's problems in words, with a suggestion for a misspelt key."""
-    *section, key = problem["loc"] or ("file",)
-    if problem["type"] == "extra_forbidden":
-        names = tuple(part for part in section if isinstance(part, str))
-        message = unknown("key", key, sections[names].model_fields)
-    elif problem["type"] == "value_error":
-        message = str(problem["ctx"]["error"])
-    else:
-        message = f"{problem['msg']}."
-    where = ".".join(map(str, problem["loc"]))
-    return f"{where}: {message}" if where else message
 
 
 def _make_objective(objective: dict[str, Any]) -> Objective:

@@ -54,11 +54,12 @@ def summary(run: Run) -> dict:
     data = recipe.load_data()
     about = run.about
     # Where the directory and the data lay on that machine is of no interest to anyone else.
-    dataset = Path(recipe.dataset).name
     command = about["command"].replace(str(run.path), f"runs/{run.path.resolve().name}")
-    about["command"] = command.replace(recipe.dataset, dataset)
+    for path in recipe.paths():
+        command = command.replace(path, Path(path).name)
+    about["command"] = command
     return {
-        "recipe": {**recipe.model_dump(), "dataset": dataset},
+        "recipe": recipe.without_paths(),
         "run": about,
         "num_parameters": run.best_machine().count_params(),
         "epochs": metrics["epoch"],

@@ -164,15 +164,20 @@ def load_machine(path: Path, advice: str) -> HelmholtzMachine:
     """Loads a `.keras` file.
 
     Raises:
-        ValueError: If the file is damaged; the message ends with the advice.
+        UserError: If the file is damaged, in which case the message ends with the advice, or holds
+            another model.
     """
     try:
-        return keras.saving.load_model(path)
+        machine = keras.saving.load_model(path)
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:  # zipfile, h5py, json and Keras each have errors of their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise UserError(f"The checkpoint {path} is damaged ({reason}). {advice}") from error
+        raise UserError(f"{path} is damaged ({reason}). {advice}") from error
+    if not isinstance(machine, HelmholtzMachine):
+        kind = type(machine).__name__
+        raise UserError(f"{path} holds a {kind}, not a HelmholtzMachine.")
+    return machine
 
 
 def provenance(seed: int, program: str = "rws-keras") -> dict:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rws_keras import datasets, layers, resources
 from rws_keras.files import read_json
+from rws_keras.layers import StochasticLayer
 
 PUBLISHED = resources.folder("zoo") / "published.json"
 
@@ -18,6 +21,11 @@ def family(model: dict, stack: str = "p") -> str:
     spec = model[stack]
     specs = spec if isinstance(spec, list) else [spec]
     return "/".join(dict.fromkeys(layers.label(entry) for entry in specs))
+
+
+def family_of(stack: Sequence[StochasticLayer]) -> str:
+    """As `family`, of the layers of a machine."""
+    return "/".join(dict.fromkeys(layers.label_of(layer) for layer in stack))
 
 
 def nll(entry: dict, digits: int = 2) -> str:
@@ -61,24 +69,24 @@ def figures(published_figures: dict[str, float]) -> str:
     return ", ".join(f"{method} {value:.2f}" for method, value in published_figures.items())
 
 
-def model_card(metadata: dict, recipe: dict) -> str:
+def model_card(metadata: dict, recipe: dict | None) -> str:
     """The card of a preset as Markdown.
 
     Args:
         metadata: The content of `preset.json`; `files` is not needed.
-        recipe: The recipe it was trained by.
+        recipe: The recipe it was trained by, if it is that of a run.
     """
-    name, training, test = metadata["name"], metadata["training"], metadata["test"]
+    name, test = metadata["name"], metadata["test"]
     label = f"{metadata['family']} {sizes(metadata['latent_units'])}"
     data = f"`{metadata['dataset']}`"
     if metadata["dataset"] in datasets.NAMES:
         known = f"{data} of the density-estimation benchmark"
         data = _DATASETS.get(metadata["dataset"], known)
-    objective = dict(recipe["objective"])
-    algorithm = objective.pop("name").replace("_", " ")
-    arguments = ", ".join(f"{key} = {value}" for key, value in objective.items())
-    optimizer = recipe["optimizer"]
-    versions = ", ".join(f"{key} {value}" for key, value in training["versions"].items())
+    family_of_q = family(recipe["model"], "q") if recipe else metadata["family_of_q"]
+    others = {
+        "validation NLL, nats": metadata.get("validation"),
+        "independent units, test NLL, nats": metadata.get("independent_units"),
+    }
     lines = [
         f"# {name}",
         "",
@@ -90,10 +98,9 @@ def model_card(metadata: dict, recipe: dict) -> str:
         f"| data | {data} |",
         f"| visible units | {metadata['visible_units']} |",
         f"| latent units, bottom first | {sizes(metadata['latent_units'])} |",
-        f"| P, Q | {metadata['family']}, {family(recipe['model'], 'q')} |",
+        f"| P, Q | {metadata['family']}, {family_of_q} |",
         f"| test NLL, nats | {nll(test)} |",
-        f"| validation NLL, nats | {nll(metadata['validation'])} |",
-        f"| independent units, test NLL, nats | {nll(metadata['independent_units'])} |",
+        *(f"| {title} | {nll(entry)} |" for title, entry in others.items() if entry),
         "",
         f"Likelihoods are estimated by importance sampling from Q with K = "
         f"{test['num_particles']:,} particles per row; the standard error over the "
@@ -126,14 +133,9 @@ def model_card(metadata: dict, recipe: dict) -> str:
         "",
         "## How it was trained",
         "",
-        f"By `{training['command']}` on {training['date']}: {algorithm}"
-        f"{f' ({arguments})' if arguments else ''}, optimizer {optimizer['name']} at "
-        f"{optimizer['learning_rate']:g} ({optimizer['schedule']}), batch {recipe['batch_size']}, "
-        f"{training['updates']:,} updates in {training['epochs']} epochs, seed "
-        f"{training['seed']}. It took {duration(training['seconds'])} of wall-clock time on a "
-        f"machine with {training['machine']['cores']} cores. The epoch with the best validation "
-        f"likelihood ({training['best_epoch']}) was kept. Versions: {versions}. The whole recipe "
-        "is in [`recipe.json`](recipe.json).",
+        _training(metadata["training"], recipe)
+        if recipe
+        else "In Python, not by `rws-keras fit`: there is no record of it.",
         "",
         "## Limits",
         "",
@@ -144,6 +146,24 @@ def model_card(metadata: dict, recipe: dict) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _training(training: dict, recipe: dict) -> str:
+    objective = dict(recipe["objective"])
+    algorithm = objective.pop("name").replace("_", " ")
+    arguments = ", ".join(f"{key} = {value}" for key, value in objective.items())
+    optimizer = recipe["optimizer"]
+    versions = ", ".join(f"{key} {value}" for key, value in training["versions"].items())
+    return (
+        f"By `{training['command']}` on {training['date']}: {algorithm}"
+        f"{f' ({arguments})' if arguments else ''}, optimizer {optimizer['name']} at "
+        f"{optimizer['learning_rate']:g} ({optimizer['schedule']}), batch {recipe['batch_size']}, "
+        f"{training['updates']:,} updates in {training['epochs']} epochs, seed "
+        f"{training['seed']}. It took {duration(training['seconds'])} of wall-clock time on a "
+        f"machine with {training['machine']['cores']} cores. The epoch with the best validation "
+        f"likelihood ({training['best_epoch']}) was kept. Versions: {versions}. The whole recipe "
+        "is in [`recipe.json`](recipe.json)."
+    )
 
 
 def _is_same(dataset: str, label: str) -> bool:

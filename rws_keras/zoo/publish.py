@@ -1,4 +1,4 @@
-"""Turning a finished run into a preset, and keeping the zoo's generated files up to date."""
+"""Publishing finished runs and other machines, and keeping the zoo's generated files up to date."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from rws_keras import HelmholtzMachine, PresetError, datasets, resources
 from rws_keras.errors import UserError
 from rws_keras.files import read_json, replace_file, write_json
 from rws_keras.models import preset_files, pretrained
-from rws_keras.training import fitting, reporting
+from rws_keras.training import evaluation, evaluation_data, fitting, reporting
 from rws_keras.training.run import Run
+from rws_keras.training.sources import Source
 from rws_keras.zoo import cards
 
 ZOO = resources.folder("zoo")
@@ -24,6 +25,13 @@ _INDEXED = (
     *("description", "dataset", "family", "visible_units", "latent_units"),
     *("num_parameters", "test"),
 )
+
+# What is said of a likelihood.
+_MEASURED = ("log_likelihood", "log_likelihood_se", "num_particles", "num_data", "ess", "elbo")
+
+# How the machine of a file is measured.
+_BATCH_SIZE = 100
+_SEED = 0
 
 
 def publish(run: Run, name: str, zoo: Path = ZOO) -> Path:
@@ -41,15 +49,83 @@ def publish(run: Run, name: str, zoo: Path = ZOO) -> Path:
         UserError: If the run is not finished, the name is not a plain one, or the zoo holds
             presets that were not published.
     """
+    _check_name(name)
+    _entries(zoo)
+    write_preset(run, zoo / name)
+    write_index(zoo)
+    return zoo / name
+
+
+def publish_machine(
+    source: Source,
+    name: str,
+    zoo: Path,
+    data: str | None,
+    description: str | None,
+    num_particles: int,
+) -> Path:
+    """Publishes a machine that is not of a run, with its likelihood of data that are named.
+
+    How it was trained is not known and not told.
+
+    Args:
+        source: A `.keras` file, or a preset that was saved and not published.
+        name: The preset's name; an existing preset of that name is replaced.
+        zoo: Directory of the zoo.
+        data: The name of a data set, whose test split is taken, or a file.
+        description: What the machine is, in a line.
+        num_particles: K of the likelihood.
+
+    Returns:
+        The preset's folder.
+
+    Raises:
+        UserError: If the machine was published before, data or description are not given, the data
+            do not fit, the name is not a plain one, or the zoo holds presets that were not
+            published.
+    """
+    _check_name(name)
+    _entries(zoo)
+    if "test" in (source.metadata or {}):
+        raise UserError(
+            f"{source.path} is a published preset. Its folder is copied into a zoo as it is."
+        )
+    if data is None or description is None:
+        raise UserError(
+            f"{source.path} does not say what the machine is, nor how likely it makes which data. "
+            "Name test data with --data and describe it with --description; a preset that is not "
+            "for a zoo is written by machine.save_to_preset."
+        )
+    machine = source.machine()
+    chosen = evaluation_data.choose(source, machine, data)
+    found = evaluation.evaluate(
+        machine, chosen.x, num_particles, _BATCH_SIZE, _SEED, sample_weight=chosen.counts
+    )
+    is_path = datasets.is_path(data)
+    image_shape = None if is_path else datasets.load(data).image_shape
+    known = {
+        "description": description,
+        "dataset": Path(data).name if is_path else data,
+        "family": cards.family_of(machine.p_layers[:-1]),
+        "family_of_q": cards.family_of(machine.q_layers),
+        "test": {key: found[key] for key in _MEASURED}
+        | {key: int(found[key]) for key in ("num_particles", "num_data")},
+        "image_shape": image_shape and list(image_shape),
+    }
+    with pretrained.saving(machine, zoo / name, known) as (partial, metadata):
+        samples = fitting.draw_samples(machine, partial / "samples.png", 100, _SEED, image_shape)
+        metadata["samples"] = samples.name
+        (partial / CARD).write_text(cards.model_card(metadata, None))
+    write_index(zoo)
+    return zoo / name
+
+
+def _check_name(name: str) -> None:
     if not re.fullmatch("[a-z0-9][a-z0-9_-]*", name):
         raise UserError(
             f"{name!r} cannot be the name of a preset: lower-case letters, digits, - and _ only. "
             "Give another with --name."
         )
-    _entries(zoo)
-    write_preset(run, zoo / name)
-    write_index(zoo)
-    return zoo / name
 
 
 def write_preset(run: Run, folder: Path) -> None:
@@ -63,14 +139,13 @@ def write_preset(run: Run, folder: Path) -> None:
         UserError: If the run is not finished, or the folder holds something else.
     """
     measured = _measured(run)
-    # As in the report: without the place of data of one's own.
-    recipe = {**run.recipe.model_dump(), "dataset": measured["dataset"]}
+    recipe = run.recipe.without_paths()
     machine = run.best_machine()
     with pretrained.saving(machine, folder, measured) as (partial, metadata):
         write_json(partial / RECIPE, recipe)
         data = run.recipe.load_data()
         samples = fitting.draw_samples(
-            machine, data, partial / "samples.png", 100, seed=run.recipe.seed
+            machine, partial / "samples.png", 100, run.recipe.seed, data.image_shape
         )
         metadata["samples"] = samples.name
         metadata["image_shape"] = data.image_shape and list(data.image_shape)
@@ -86,8 +161,7 @@ def _measured(run: Run) -> dict:
         """The evaluation with the most particles."""
         entries = [entry for entry in found["evaluations"] if entry["split"] == split]
         entry = max(entries, key=lambda entry: entry["num_particles"])
-        keys = ("log_likelihood", "log_likelihood_se", "num_particles", "num_data", "ess", "elbo")
-        return {key: entry[key] for key in keys}
+        return {key: entry[key] for key in _MEASURED}
 
     return {
         "description": recipe["description"],
@@ -128,7 +202,7 @@ def regenerate(zoo: Path = ZOO) -> None:
         _check_published(folder, metadata)
         with preset_files.replacing(folder) as partial:
             shutil.copytree(folder, partial, dirs_exist_ok=True)
-            (partial / CARD).write_text(cards.model_card(metadata, read_json(folder / RECIPE)))
+            (partial / CARD).write_text(cards.model_card(metadata, _recipe(folder)))
             preset_files.write_metadata(partial, metadata)
     write_index(zoo)
 
@@ -167,6 +241,12 @@ def card(folder: Path) -> str:
     )
 
 
+def _recipe(folder: Path) -> dict | None:
+    """The recipe of a preset; that of a machine made in Python has none."""
+    path = folder / RECIPE
+    return read_json(path) if path.exists() else None
+
+
 def verify(folder: Path, measure: bool = False) -> str:
     """Checks a preset: files, card, machine and, if wanted, the measured test likelihood.
 
@@ -184,7 +264,7 @@ def verify(folder: Path, measure: bool = False) -> str:
     metadata = preset_files.read_metadata(folder / preset_files.METADATA)
     if measure or CARD in metadata["files"]:
         _check_published(folder, metadata)
-        card = cards.model_card(metadata, read_json(folder / RECIPE))
+        card = cards.model_card(metadata, _recipe(folder))
         if (folder / CARD).read_text() != card:
             raise PresetError(
                 f"{folder / CARD} is not the card that {preset_files.METADATA} gives; publish the "
@@ -205,7 +285,7 @@ def verify(folder: Path, measure: bool = False) -> str:
 
 
 def _measure_again(folder: Path, machine: HelmholtzMachine, metadata: dict) -> str:
-    recipe, listed = read_json(folder / RECIPE), metadata["test"]
+    recipe, listed = _recipe(folder), metadata["test"]
     if metadata["dataset"] not in datasets.NAMES:
         raise UserError(
             f"{folder} cannot be measured: its data, {metadata['dataset']}, are not among the data "
@@ -215,9 +295,9 @@ def _measure_again(folder: Path, machine: HelmholtzMachine, metadata: dict) -> s
     results = machine.evaluate(
         rows,
         sample_weight=counts,
-        batch_size=recipe["evaluation"]["batch_size"],
+        batch_size=recipe["evaluation"]["batch_size"] if recipe else _BATCH_SIZE,
         num_particles=listed["num_particles"],
-        seed=recipe["seed"],
+        seed=recipe["seed"] if recipe else _SEED,
         return_dict=True,
         verbose=0,
     )

@@ -13,7 +13,6 @@ from rws_keras import HelmholtzMachine
 from rws_keras.callbacks import write_png
 from rws_keras.cli.program import app
 from rws_keras.models.scorer import Scorer
-from rws_keras.serving import files
 from rws_keras.serving.client import Client, ClientError
 from rws_keras.serving.export import export
 
@@ -112,42 +111,17 @@ def test_the_command_scores_files(server, machine, x, tmp_path, ending, protocol
         np.savetxt(path, rows, fmt="%d", delimiter=",")
     else:
         write_png(path, (rows.reshape(8, 8, 1) * 255).astype(np.uint8))
-    arguments = ["score", path, "--model", PRESET, "--url", getattr(server, protocol)]
+    arguments = ["score", PRESET, path, "--url", getattr(server, protocol)]
     arguments += ["--batch-size", 16, "--api-key", "key", "--signature", "score_accurate"]
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
-    with (tmp_path / "data.scores.csv").open() as file:
+    scores = tmp_path / f"{path.name}.scores.csv"
+    with scores.open() as file:
         written = list(csv.DictReader(file))
     expected = as_python(machine, "score_accurate", x=rows)
-    assert [int(row["row"]) for row in written] == list(range(len(rows)))
+    assert [int(row["row"]) for row in written] == list(range(1, len(rows) + 1))
     for key, values in expected.items():
         np.testing.assert_array_equal(np.float32([row[key] for row in written]), values)
     assert f"{expected['log_likelihood'].numpy().mean():.2f} nats" in result.output
-    assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, "data.scores.csv"]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("none.csv", None, "no file"),
-        ("data.txt", b"1", "ends in"),
-        ("data.npy", b"no array", "cannot be read"),
-        ("data.npy", b"", "cannot be read"),
-        ("data.csv", b"0,1\n0", "cannot be read"),
-        ("data.csv", b"a,b", "cannot be read"),
-        ("data.csv", b"", "rows of data"),
-        ("data.png", b"no image", "cannot be read"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:loadtxt")
-def test_files_that_cannot_be_read_are_told(tmp_path, name, content, message):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        files.read_rows(tmp_path / name)
-
-
-def test_an_array_of_python_objects_is_not_loaded(tmp_path):
-    np.save(tmp_path / "data.npy", np.array([print], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="cannot be read"):
-        files.read_rows(tmp_path / "data.npy")
+    assert "K is that of the server's score_accurate" in result.output
+    assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, scores.name]

@@ -1,0 +1,449 @@
+"""Scores of files, computed here: what is written, in which order, and after an interruption."""
+
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from exact import randomize
+from typer.testing import CliRunner
+
+from rws_keras import HelmholtzMachine
+from rws_keras.cli.program import app
+from rws_keras.datasets import Rows, Schema, read_rows
+from rws_keras.errors import UserError
+from rws_keras.files import read_json
+from rws_keras.models.scorer import Scorer
+from rws_keras.serving.score_file import ScoreFile
+from rws_keras.serving.scoring import Scores, score_files
+
+COLUMNS = ["log_likelihood", "standard_error", "effective_sample_size", "num_particles"]
+SCHEMA = Schema.from_config(
+    {
+        "columns": [
+            {"name": "smokes", "values": ["no", "yes"]},
+            {"name": "drink", "values": ["beer", "milk", "tea"]},
+        ]
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def machine():
+    made = HelmholtzMachine.from_sizes(
+        4, [3], choices=SCHEMA.groups, schema=SCHEMA.get_config(), seed=0
+    )
+    return randomize(made, 0)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A machine that keeps no schema."""
+    return randomize(HelmholtzMachine.from_sizes(4, [3], seed=0), 1)
+
+
+@pytest.fixture
+def here(machine, plain, tmp_path, monkeypatch):
+    """A directory with both machines, a table and arrays."""
+    monkeypatch.chdir(tmp_path)
+    machine.save("survey.keras")
+    plain.save("plain.keras")
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "drink": random.choice(["tea", "beer", "milk"], 20),
+            "who": [f"p, {number}" for number in range(20, 0, -1)],
+            "smokes": random.choice(["yes", "no"], 20),
+        }
+    )
+    table.to_csv("d.csv", index=False)
+    x = random.integers(0, 2, (6, 2, 2), np.uint8)
+    np.save("d.npy", x)
+    (tmp_path / "d.png").write_bytes(tf.io.encode_png(x[0, ..., None] * 255).numpy())
+    return tmp_path
+
+
+def score(*arguments):
+    return CliRunner().invoke(app, ["score", *map(str, arguments)], catch_exceptions=False).output
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def expected(machine, x, num_particles=100, seed=0):
+    functions = Scorer(machine, num_particles=num_particles, seed=seed).signatures()
+    return functions["serving_default"](x=tf.constant(x))["log_likelihood"].numpy()
+
+
+def values(rows, column="log_likelihood"):
+    return np.float32([row[column] for row in rows])
+
+
+def test_a_table_is_read_by_the_machines_own_schema(here, machine):
+    """Whatever the order of its columns and values, also if a value is not there at all."""
+    shown = score("survey.keras", "d.csv", "--id", "who", "--num-particles", 30, "--seed", 4)
+    table = pd.read_csv("d.csv")
+    x = np.float32(
+        [
+            [row.smokes == "yes", *(row.drink == drink for drink in ("beer", "milk", "tea"))]
+            for row in table.itertuples()
+        ]
+    )
+    rows = read("d.csv.scores.csv")
+    assert list(rows[0]) == ["row", "who", *COLUMNS]
+    assert [row["who"] for row in rows] == table["who"].tolist()
+    assert [row["row"] for row in rows] == [str(number) for number in range(1, 21)]
+    np.testing.assert_array_equal(values(rows), expected(machine, x, 30, 4))
+    assert {row["num_particles"] for row in rows} == {"30"}
+    assert f"mean log-likelihood {values(rows).mean():.2f} nats (K = 30)" in shown
+    table[table["drink"] == "tea"].to_csv("tea.csv", index=False)
+    assert "does not use the columns who" in score("survey.keras", "tea.csv")
+    np.testing.assert_array_equal(
+        values(read("tea.csv.scores.csv")), expected(machine, x[x[:, 3] == 1])
+    )
+
+
+def test_several_files_have_one_output(here, plain):
+    shown = score("plain.keras", "d.npy", "d.png")
+    assert "Wrote 7 scores to scores.csv" in shown
+    assert "(K = 100)" in shown
+    rows = read("scores.csv")
+    assert [(row["file"], row["row"]) for row in rows] == [
+        *(("d.npy", str(number)) for number in range(1, 7)),
+        ("d.png", "1"),
+    ]
+    x = np.load("d.npy").reshape(6, 4).astype(np.float32)
+    np.testing.assert_array_equal(values(rows), expected(plain, np.concatenate([x, x[:1]])))
+
+
+def test_files_that_differ_in_their_ending_have_scores_of_their_own(here):
+    for name in ("d.npy", "d.png"):
+        score("plain.keras", name)
+    assert len(read("d.npy.scores.csv")) == 6
+    assert len(read("d.png.scores.csv")) == 1
+
+
+def test_no_file_is_overwritten_without_being_asked(here):
+    (here / "out.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"out.csv exists already.*--to.*--overwrite"):
+        score("plain.keras", "d.npy", "--to", "out.csv")
+    assert (here / "out.csv").read_text() == "mine"
+    assert not list(here.glob("*.partial"))
+    score("plain.keras", "d.npy", "--to", "out.csv", "--overwrite")
+    assert len(read("out.csv")) == 6
+    before = (here / "d.csv").read_text()
+    with pytest.raises(UserError, match="is one of the files to score"):
+        score("survey.keras", "d.csv", "--to", here / "d.csv", "--overwrite")
+    assert (here / "d.csv").read_text() == before
+    with pytest.raises(UserError, match="is a directory"):
+        score("plain.keras", "d.npy", "--to", here, "--overwrite")
+
+
+class Stopped(Exception):
+    """Stands for a Ctrl-C, which would end the tests."""
+
+
+def stop_after(batches):
+    """A `report` that stops when so many batches are done."""
+
+    def report(done):
+        if done == batches:
+            raise Stopped
+
+    return report
+
+
+class Counting:
+    """Scores that are easily told: the number of a row, in the order they were asked for."""
+
+    def __init__(self, **key):
+        self.asked = []
+        self.scores = Scores(("log_likelihood",), self._score, {"model": "a", **key})
+
+    def _score(self, x):
+        self.asked.append(len(x))
+        return {"log_likelihood": x.sum(axis=1) / np.float32(3)}
+
+
+FILES = {
+    "a": Rows(np.eye(5, dtype=np.float32), ["x", 'y "\n", z', "", "ü", "v"]),
+    "b": Rows(np.ones([4, 5], np.float32), list("wxyz")),
+}
+
+
+def test_after_an_interruption_it_goes_on(tmp_path):
+    whole = ScoreFile(tmp_path / "whole.csv")
+    score_files(Counting().scores, FILES, whole, "id", 2)
+    path = tmp_path / "scores.csv"
+    for stop in (1, 3):
+        with pytest.raises(Stopped):
+            score_files(Counting().scores, FILES, ScoreFile(path), "id", 2, stop_after(stop))
+        assert not path.exists()
+    counting = Counting()
+    # Another size of the batches does not matter: a row's score does not depend on them.
+    found = score_files(counting.scores, FILES, ScoreFile(path), "id", 1)
+    assert (found.num_rows, found.num_before) == (9, 6)
+    assert found.log_likelihood == pytest.approx((5 + 4 * 5) / 3 / 9)
+    assert counting.asked == [1, 1, 1]
+    assert path.read_bytes() == whole.path.read_bytes()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["scores.csv", "whole.csv"]
+    rows = read(path)
+    assert [row["id"] for row in rows] == [*FILES["a"].ids, *FILES["b"].ids]
+
+
+@pytest.mark.parametrize("lost", [1, 3, 9, 14, 30])
+def test_a_torn_end_is_dropped(tmp_path, lost):
+    """After a power cut the last bytes may be missing, or be of something else."""
+    whole = ScoreFile(tmp_path / "whole.csv")
+    score_files(Counting().scores, FILES, whole, "id", 2)
+    for end in (b"", b"\0" * 7, b"a,9"):
+        target = ScoreFile(tmp_path / "scores.csv")
+        with pytest.raises(Stopped):
+            score_files(Counting().scores, FILES, target, "id", 2, stop_after(2))
+        content = target.partial.read_bytes()
+        target.partial.write_bytes(content[:-lost] + end)
+        found = score_files(Counting().scores, FILES, target, "id", 2)
+        assert found.num_before < 4
+        assert target.path.read_bytes() == whole.path.read_bytes()
+        target.path.unlink()
+
+
+def test_what_is_not_the_same_does_not_go_on(tmp_path):
+    def interrupted(key, files, id_column="id", overwrite=False, batches=1):
+        target = ScoreFile(tmp_path / "scores.csv", overwrite)
+        return score_files(Counting(**key).scores, files, target, id_column, 2, stop_after(batches))
+
+    with pytest.raises(Stopped):
+        interrupted({"num_particles": 10, "seed": 1}, FILES)
+    other = {"a": FILES["a"], "b": Rows(FILES["b"].x, list("wxyy"))}
+    reordered = dict(reversed(FILES.items()))
+    cases = [
+        ({"num_particles": 20, "seed": 1}, FILES, "id", "num_particles = 10 instead of 20"),
+        ({"num_particles": 10, "seed": 2}, FILES, "id", "seed = 1 instead of 2"),
+        ({"num_particles": 10, "seed": 1, "model": "b"}, FILES, "id", "model = a instead of b"),
+        ({"num_particles": 10, "seed": 1}, other, "id", "another value of files"),
+        ({"num_particles": 10, "seed": 1}, reordered, "id", "another value of files"),
+        ({"num_particles": 10, "seed": 1}, FILES, "name", "another value of columns"),
+    ]
+    for key, files, id_column, message in cases:
+        with pytest.raises(UserError, match=message):
+            interrupted(key, files, id_column)
+    found = interrupted(cases[0][0], FILES, overwrite=True, batches=None)
+    assert found.num_before == 0
+    (tmp_path / "scores.csv").unlink()
+    (tmp_path / "scores.csv.partial").write_text("mine")
+    with pytest.raises(UserError, match="is not what an interrupted start left there"):
+        interrupted({}, FILES)
+
+
+def test_what_was_scored_before_a_failure_is_kept(tmp_path):
+    counting = Counting()
+
+    def fail_at_third(x):
+        if len(counting.asked) == 2:
+            raise UserError("The server is gone.")
+        return counting._score(x)
+
+    target = ScoreFile(tmp_path / "scores.csv")
+    failing = counting.scores._replace(score=fail_at_third)
+    with pytest.raises(UserError, match=r"gone\. The scores of 4 rows are kept; the same command"):
+        score_files(failing, FILES, target, "id", 2)
+    assert not target.path.exists()
+    assert score_files(Counting().scores, FILES, target, "id", 2).num_before == 4
+
+
+def test_the_command_goes_on_with_the_same_scores(here, monkeypatch):
+    """Bit for bit those of a command that was not interrupted; Ctrl-C leaves no final file."""
+    arguments = ["survey.keras", "d.csv", "--batch-size", 3]
+    score(*arguments, "--to", "whole.csv")
+    append, calls = ScoreFile.append, []
+
+    def interrupted(self, rows):
+        append(self, rows)
+        calls.append(len(rows))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ScoreFile, "append", interrupted)
+    assert "Continue with the same command" in score(*arguments, "--to", "out.csv")
+    assert not (here / "out.csv").exists()
+    monkeypatch.setattr(ScoreFile, "append", append)
+    with pytest.raises(UserError, match="num_particles = 100 instead of 99"):
+        score(*arguments, "--to", "out.csv", "--num-particles", 99)
+    with pytest.raises(UserError, match="another value of model"):
+        score("plain.keras", "d.npy", "--to", "out.csv")
+    assert "9 of the scores are from an earlier start" in score(*arguments, "--to", "out.csv")
+    assert (here / "out.csv").read_bytes() == (here / "whole.csv").read_bytes()
+
+
+def test_real_units(here):
+    """A machine of real units takes numbers as they are, of arrays and tables."""
+    machine = HelmholtzMachine.from_sizes(3, [2], p="gaussian", q="gaussian", prior="gaussian")
+    randomize(machine, 0, 0.3).save("real.keras")
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    np.save("real.npy", x)
+    np.savetxt("real.csv", x, delimiter=",")
+    score("real.keras", "real.npy", "real.csv", "--num-particles", 50)
+    rows = read("scores.csv")
+    np.testing.assert_array_equal(values(rows[:5]), expected(machine, x, 50))
+    np.testing.assert_allclose(values(rows[5:]), values(rows[:5]), rtol=1e-5)
+    shown = CliRunner().invoke(app, ["evaluate", "real.keras", "--data", "real.npy"]).output
+    assert " 100   5 " in shown
+    np.save("nan.npy", np.full([1, 3], np.nan))
+    with pytest.raises(UserError, match=r"nan.npy, row 1, column 1: expected a finite number"):
+        score("real.keras", "nan.npy")
+
+
+def test_options_without_effect_and_names_that_are_taken(here):
+    cases = [
+        (["plain.keras", "d.npy", "--signature", "score_fast"], "--signature needs --url"),
+        (["plain.keras", "d.npy", "--version", "1"], "--version needs --url"),
+        (["m", "d.npy", "--url", "http://a", "--seed", "1"], "--seed has no effect with --url"),
+        (["m", "d.npy", "--url", "http://a", "--num-particles", "9"], "--num-particles has no"),
+        (["plain.keras", "d.npy", "--id", "who"], "`id_column` has no effect on d.npy"),
+        (["plain.keras", "d.npy", "--header"], "`header` has no effect on d.npy"),
+        (["survey.keras", "d.csv", "--threshold", "1"], "`threshold` has no effect on d.csv"),
+        (["survey.keras", "d.csv", "--id", "name"], r"d.csv has no column 'name'.*drink, who"),
+        (["none.keras", "d.csv"], "no file none.keras"),
+        (["nothing", "d.csv"], r"Unknown preset 'nothing'.*Nor is it the directory of a run"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(UserError, match=message):
+            score(*arguments)
+    table = pd.read_csv("d.csv").rename(columns={"who": "row"})
+    table.to_csv("taken.csv", index=False)
+    with pytest.raises(UserError, match="have a column 'row' of their own"):
+        score("survey.keras", "taken.csv", "--id", "row")
+    assert not list(here.glob("*.scores.csv*"))
+
+
+def test_a_server_is_asked_with_its_own_number_of_particles(here, plain, monkeypatch):
+    asked = []
+
+    class Client:
+        def __init__(self, url, model, version, api_key):
+            self.model, self.version = model, version
+
+        def predict(self, signature, x):
+            asked.append((self.model, signature, len(x)))
+            return {name: x.sum(axis=1) for name in COLUMNS[:3]}
+
+    monkeypatch.setattr("rws_keras.serving.client.Client", Client)
+    shown = score("m", "d.npy", "--url", "http://a", "--batch-size", 4)
+    assert asked == [("m", "serving_default", 4), ("m", "serving_default", 2)]
+    assert "K is that of the server's serving_default" in shown
+    assert list(read("d.npy.scores.csv")[0]) == ["row", *COLUMNS[:3]]
+
+
+# Rows of files.
+
+
+def test_rows_of_zeros_and_ones(tmp_path):
+    """Without a schema, with a header or not, as NumPy writes them and as spreadsheets do."""
+    x = np.random.default_rng(0).integers(0, 2, (5, 3))
+    np.savetxt(tmp_path / "floats.csv", x, delimiter=",")
+    pd.DataFrame(x, columns=list("abc")).to_csv(tmp_path / "named.tsv", sep="\t", index=False)
+    pd.DataFrame(x == 1, columns=list("abc"), index=list("vwxyz")).to_csv(tmp_path / "bools.csv")
+    for name in ("floats.csv", "named.tsv"):
+        np.testing.assert_array_equal(read_rows(tmp_path / name, units=3).x, x)
+    with pytest.raises(UserError, match=r"row 1, column 'a': expected 0 or 1, got '(True|False)'"):
+        read_rows(tmp_path / "bools.csv", id_column="column 1", header=True)
+    named = read_rows(tmp_path / "named.tsv", id_column="b")
+    np.testing.assert_array_equal(named.x, x[:, [0, 2]])
+    assert named.ids == [str(value) for value in x[:, 1]]
+
+
+def test_grey_levels_need_a_threshold(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (4, 2, 3), np.uint8)
+    np.save(tmp_path / "grey.npy", grey)
+    for number, image in enumerate(grey):
+        (tmp_path / f"{number}.png").write_bytes(tf.io.encode_png(image[..., None]).numpy())
+    flat = grey.reshape(4, 6)
+    np.testing.assert_array_equal(read_rows(tmp_path).x, flat >= 128)
+    np.testing.assert_array_equal(read_rows(tmp_path / "2.png", threshold=9).x, flat[2:3] >= 9)
+    with pytest.raises(UserError, match=r"grey.npy, row 1, column 1: expected 0 or 1"):
+        read_rows(tmp_path / "grey.npy")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, "no file"),
+        ("data.doc", b"1", "ends in"),
+        ("data.npy", b"no array", "cannot be read"),
+        ("data.npy", b"", "cannot be read"),
+        ("data.csv", b"0,1,1,1\n0", "line 2: 1 cells, where the first line has 4"),
+        ("data.csv", b"a,b\n0,1", "has 2 values in a row, but the machine has 4 visible units"),
+        ("data.csv", b"0,1,1,1\n0,2,1,1", r"data.csv, row 2, column 'column 2': .*got '2'"),
+        ("data.csv", b"0,1,1,1\n0,,1,1", "row 2, unit 'column 2' is empty"),
+        ("data.csv", b"", "is empty"),
+        ("data.png", b"no image", "cannot be read"),
+    ],
+)
+def test_files_that_cannot_be_read_are_told(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_rows(tmp_path / name, units=4)
+
+
+def test_a_table_that_does_not_fit_the_schema(tmp_path):
+    path = tmp_path / "a.csv"
+    for text, message in (
+        ("smokes,drink\nyes,tea\nno,wine\n", r"a.csv, row 2, column 'drink': 'wine' is not one of"),
+        ("smokes,drink\nyes,tea\nno,\n", r"a.csv, row 2, unit 'drink=beer' is empty"),
+        ("drink,age\ntea,1\nbeer,2\n", "a.csv has no column 'smokes'; its columns are drink, age"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_rows(path, schema=SCHEMA)
+
+
+def test_an_array_of_python_objects_is_not_loaded(tmp_path):
+    np.save(tmp_path / "data.npy", np.array([print], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_rows(tmp_path / "data.npy")
+
+
+# The schema that a machine keeps.
+
+
+def test_the_schema_is_kept_wherever_the_machine_is_saved(machine, here):
+    import keras
+
+    again = [
+        HelmholtzMachine.from_config(machine.get_config()),
+        keras.saving.load_model("survey.keras"),
+        HelmholtzMachine.from_preset(machine.save_to_preset("preset")),
+    ]
+    for each in again:
+        assert Schema.of(each).columns == SCHEMA.columns
+    assert read_json(here / "preset" / "config.json")["config"]["schema"] == SCHEMA.get_config()
+    machine.schema["columns"].clear()  # a copy
+    assert machine.schema == SCHEMA.get_config()
+
+
+def test_a_schema_can_be_given_later(plain, here):
+    folder = plain.save_to_preset("preset")
+    assert Schema.of(plain) is None
+    named = HelmholtzMachine.from_preset(folder, schema=SCHEMA.get_config())
+    assert Schema.of(named).units == ["smokes", "drink=beer", "drink=milk", "drink=tea"]
+    np.testing.assert_array_equal(named.p_layers[0].get_weights()[0], plain.get_weights()[0])
+    named.schema = None
+    assert named.schema is None
+
+
+def test_a_schema_of_something_else_is_refused():
+    wide = HelmholtzMachine.from_sizes(5, [2], schema=SCHEMA.get_config())
+    with pytest.raises(UserError, match="has 4 units, but the machine has 5 visible units"):
+        Schema.of(wide)
+    wide.schema = json.loads('{"columns": [{"title": "a"}]}')
+    with pytest.raises(UserError, match=r"is not what Schema.get_config\(\) gives"):
+        Schema.of(wide)
+    for wrong in ([1], {"a": print}):
+        with pytest.raises(UserError, match="`schema` must be a dict that JSON can hold"):
+            HelmholtzMachine.from_sizes(5, [2], schema=wrong)

@@ -94,10 +94,6 @@ def test_what_cannot_be_loaded(tmp_path, survey):
     cases["`choices` has no effect"] = lambda: load_file(tmp_path / "flat.npy", choices=["a"])
     (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:50])
     cases["cut.npz cannot be read"] = lambda: load_file(tmp_path / "cut.npz")
-    (tmp_path / "gap.csv").write_text("a,b\n" + "0,1\n" * 20 + "1,\n,0\n")
-    cases["row 21, unit 'b' is empty, and so are 1 rows more"] = lambda: load_file(
-        tmp_path / "gap.csv"
-    )
     for message, load in cases.items():
         with pytest.raises(UserError, match=message):
             load()

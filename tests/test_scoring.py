@@ -294,7 +294,7 @@ def test_real_units(here):
     shown = CliRunner().invoke(app, ["evaluate", "real.keras", "--data", "real.npy"]).output
     assert " 100   5 " in shown
     np.save("nan.npy", np.full([1, 3], np.nan))
-    with pytest.raises(UserError, match=r"nan.npy, row 1, column 1: expected a finite number"):
+    with pytest.raises(UserError, match=r"nan.npy, row 1: the value of unit 1 is missing"):
         score("real.keras", "nan.npy")
 
 
@@ -379,7 +379,7 @@ def test_grey_levels_need_a_threshold(tmp_path):
         ("data.csv", b"0,1,1,1\n0", "line 2: 1 cells, where the first line has 4"),
         ("data.csv", b"a,b\n0,1", "has 2 values in a row, but the machine has 4 visible units"),
         ("data.csv", b"0,1,1,1\n0,2,1,1", r"data.csv, row 2, column 'column 2': .*got '2'"),
-        ("data.csv", b"0,1,1,1\n0,,1,1", "row 2, unit 'column 2' is empty"),
+        ("data.csv", b"0,1,1,1\n0,,1,1", "row 2: the value of unit 'column 2' is missing"),
         ("data.csv", b"", "is empty"),
         ("data.png", b"no image", "cannot be read"),
     ],
@@ -395,7 +395,10 @@ def test_a_table_that_does_not_fit_the_schema(tmp_path):
     path = tmp_path / "a.csv"
     for text, message in (
         ("smokes,drink\nyes,tea\nno,wine\n", r"a.csv, row 2, column 'drink': 'wine' is not one of"),
-        ("smokes,drink\nyes,tea\nno,\n", r"a.csv, row 2, unit 'drink=beer' is empty"),
+        (
+            "smokes,drink\nyes,tea\nno,\n",
+            r"a.csv, row 2: the value of unit 'drink=beer' is missing",
+        ),
         ("drink,age\ntea,1\nbeer,2\n", "a.csv has no column 'smokes'; its columns are drink, age"),
     ):
         path.write_text(text)

@@ -60,6 +60,12 @@ def score(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the particles. [default: 0]")
     ] = None,
+    explain: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Name the so many columns of each row that are oddest given the others."
+        ),
+    ] = None,
     header: Annotated[
         bool | None,
         typer.Option(
@@ -94,8 +100,10 @@ def score(
 ) -> None:
     """Scores the rows of files: their log-likelihoods, in nats, as CSV.
 
-    A table is read by the columns and values that the machine was trained on. What has been scored
-    before an interruption is kept; the same command goes on there.
+    A table is read by the columns and values that the machine was trained on. Of a machine that is
+    calibrated, as those of runs are, the tail probability says which share of the validation rows
+    is as improbable. What has been scored before an interruption is kept; the same command goes on
+    there.
     """
     start_tensorflow()
     from rws_keras.serving.score_file import ScoreFile
@@ -111,10 +119,12 @@ def score(
     if url is None:
         _check_without_effect("needs --url", signature=signature, version=version)
         k = num_particles or NUM_PARTICLES
-        scores, files = _by_machine(model, paths, k, seed or 0, options)
+        scores, files = _by_machine(model, paths, k, seed or 0, explain or 0, options)
         told = f"K = {k:,}"
     else:
-        _check_without_effect("has no effect with --url", num_particles=num_particles, seed=seed)
+        _check_without_effect(
+            "has no effect with --url", num_particles=num_particles, seed=seed, explain=explain
+        )
         scores, files = _by_server(
             url, model, version, api_key, signature or "serving_default", paths, options
         )
@@ -152,6 +162,7 @@ def _by_machine(
     paths: list[Path],
     num_particles: int,
     seed: int,
+    explain: int,
     options: tuple[str | None, bool | None, float | None],
 ) -> tuple[Scores, dict[str, Rows]]:
     from rws_keras.arrays import BINARY
@@ -162,11 +173,18 @@ def _by_machine(
     machine = sources.find(model).machine()
     schema, units = Schema.of(machine), machine.visible_units
     binary = machine.p_layers[0].support is BINARY
-    files = {str(path): read_rows(path, units, schema, *options, binary) for path in paths}
+    missing = machine.missing is not None
+    files = {str(path): read_rows(path, units, schema, *options, binary, missing) for path in paths}
     for name, rows in files.items():
         if rows.unused:
             say(f"{name}: the machine does not use the columns {', '.join(rows.unused)}.")
-    return scoring.by_machine(machine, num_particles, seed), files
+    calibration = machine.calibration
+    if calibration is not None and calibration.num_particles != num_particles:
+        say(
+            f"There are no tail probabilities: the machine was calibrated with "
+            f"K = {calibration.num_particles:,}."
+        )
+    return scoring.by_machine(machine, num_particles, seed, schema, explain), files
 
 
 def _by_server(
@@ -183,7 +201,10 @@ def _by_server(
     from rws_keras.serving.client import Client
 
     # The server knows which values its model takes.
-    files = {str(path): read_rows(path, None, None, *options, binary=False) for path in paths}
+    files = {
+        str(path): read_rows(path, None, None, *options, binary=False, missing=True)
+        for path in paths
+    }
     if len(widths := {rows.x.shape[1] for rows in files.values()}) > 1:
         raise UserError(f"The files' rows have different lengths: {sorted(widths)}.")
     return scoring.by_server(Client(url, model, version, api_key), signature), files

@@ -15,6 +15,7 @@ from rws_keras.errors import UserError
 from rws_keras.files import expanded
 
 if TYPE_CHECKING:
+    from rws_keras.datasets import BinaryData
     from rws_keras.training.run import Run
 
 app = typer.Typer()
@@ -113,6 +114,8 @@ def fit(
         else:
             run = Run.create(own, chosen)
         screen = console()
+        if datasets.is_path(chosen.dataset):
+            _show_missing(chosen.load_data())
         with continued_by(f"the same command and --resume; the run is {path}"):
             fitting.train(run, name, screen, strategy)
             if workers.index() > 0:
@@ -121,6 +124,21 @@ def fit(
         show_evaluations(run)
         if datasets.is_path(chosen.dataset):
             _show_baselines(run)
+
+
+def _show_missing(data: BinaryData) -> None:
+    """Says how many values are missing, if any are."""
+    import numpy as np
+
+    cells = np.concatenate([np.isnan(part) for part in data.parts])
+    if data.schema:  # of a choice all units are missing, or none
+        first = np.cumsum([0, *data.schema.groups[:-1]])
+        cells = cells[:, first]
+    if cells.any():
+        say(
+            f"{cells.sum():,} of {cells.size:,} values ({cells.mean():.1%}) are missing, in "
+            f"{cells.any(axis=1).sum():,} of {len(cells):,} rows. Likelihoods are of the others."
+        )
 
 
 @app.command()

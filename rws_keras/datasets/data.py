@@ -15,7 +15,8 @@ class BinaryData(NamedTuple):
 
     Attributes:
         name: Name of the data set.
-        train: uint8 array `[N, D]` of zeros and ones.
+        train: uint8 array `[N, D]` of zeros and ones; float32, with NaN in their places, where
+            values are missing.
         validation: Likewise.
         test: Likewise.
         image_shape: `(height, width)` if the rows are images, else `None`.
@@ -31,6 +32,16 @@ class BinaryData(NamedTuple):
     image_shape: tuple[int, int] | None = None
     entropy: float | None = None
     schema: Schema | None = None
+
+    @property
+    def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The training, the validation and the test data."""
+        return self.train, self.validation, self.test
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether values are missing."""
+        return any(np.isnan(part).any() for part in self.parts)
 
 
 class DatasetNotFoundError(UserError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rws_keras.datasets.data import BinaryData
-from rws_keras.datasets.rows import ARRAYS, check_complete, check_options, read_binary
+from rws_keras.datasets.rows import ARRAYS, check_options, compact, read_binary
 from rws_keras.datasets.schema import Schema, listed
 from rws_keras.datasets.tables import ENDINGS as TABLES
 from rws_keras.datasets.tables import is_table, read_table
@@ -41,6 +41,8 @@ def load_file(
     test_data: str | Path | None = None,
 ) -> BinaryData:
     """Loads data of one's own and splits them at random, or takes the parts from several files.
+
+    Empty cells of a table, and NaN in an array, are missing values.
 
     Args:
         path: A table (`.csv`, `.tsv`, `.txt`, these with `.gz`, `.parquet`; see `read_table`), an
@@ -129,9 +131,7 @@ def _table(path, choices, leave_out, header):
 
 
 def _encoded(path: Path, table: pd.DataFrame, schema: Schema) -> np.ndarray:
-    rows = schema.encode(table, str(path))
-    check_complete(path, rows, schema.units)
-    return rows.astype(np.uint8)
+    return compact(schema.encode(table, str(path)))
 
 
 def _same_table(path, first, schema, leave_out, header):

@@ -91,7 +91,7 @@ def count_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     more often than rare ones.)
 
     Args:
-        x: Binary array `[N, D]`.
+        x: Binary array `[N, D]`, NaN where a value is missing.
 
     Returns:
         The rows `[M, D]` in the order of `x`, and their counts `[M]`; where few or none repeat,
@@ -103,7 +103,7 @@ def count_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     rows, counts = rws_keras.datasets.count_rows(bars.test)  # 30 rows instead of 2,000
     ```
     """
-    packed = np.packbits(x, axis=1)
+    packed = np.packbits(np.concatenate([x == 1, np.isnan(x)], axis=1), axis=1)
     _, first, counts = np.unique(packed, axis=0, return_index=True, return_counts=True)
     if len(first) >= _WORTH_COUNTING * len(x):
         return x, None

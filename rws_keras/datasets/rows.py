@@ -30,11 +30,13 @@ class Rows(NamedTuple):
         x: float32 array `[N, units]`.
         ids: The cells of the column that identifies the rows, `[N]`, if one was named.
         unused: Names of the columns that are neither units nor identifiers.
+        names: Names of the units, of a table.
     """
 
     x: np.ndarray
     ids: list[str] | None = None
     unused: tuple[str, ...] = ()
+    names: list[str] | None = None
 
 
 def read_rows(
@@ -45,6 +47,7 @@ def read_rows(
     header: bool | None = None,
     threshold: float | None = None,
     binary: bool = True,
+    missing: bool = False,
 ) -> Rows:
     """Reads the rows of a file as a machine takes them.
 
@@ -61,6 +64,7 @@ def read_rows(
             array must be binary, and a PNG is on from half of white on.
         binary: Whether the values of arrays, and of tables without a schema, must be 0 or 1; else
             any finite numbers are taken.
+        missing: Whether values may be missing: cells that are empty, NaN in arrays.
 
     Returns:
         The `Rows`, in the order of the file.
@@ -84,6 +88,8 @@ def read_rows(
         found = Rows(read_binary(path, threshold)[0].astype(np.float32))
     else:
         found = Rows(_real(path, _array(path)))
+    if not missing:
+        _check_complete(path, found.x, found.names)
     if units is not None and found.x.shape[1] != units:
         advice = " If a column identifies the rows, name it." if is_table(path) else ""
         raise UserError(
@@ -124,11 +130,11 @@ def _table_rows(
         ids = as_text(table[id_column]).fillna("").tolist()
     if schema is None:
         units = [name for name in table.columns if name != id_column]
-        return Rows(_numbers(path, table[units], binary), ids)
+        return Rows(_numbers(path, table[units], binary), ids, names=[str(name) for name in units])
     known = {*(column.name for column in schema.columns), id_column}
     x = schema.encode(table, str(path))
-    check_complete(path, x, schema.units)
-    return Rows(x, ids, tuple(str(name) for name in table.columns if name not in known))
+    unused = tuple(str(name) for name in table.columns if name not in known)
+    return Rows(x, ids, unused, schema.units)
 
 
 def _numbers(path: Path, table: pd.DataFrame, binary: bool) -> np.ndarray:
@@ -137,8 +143,7 @@ def _numbers(path: Path, table: pd.DataFrame, binary: bool) -> np.ndarray:
     text = table.apply(as_text)
     x = text.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32).reshape(table.shape)
     names = [str(name) for name in table.columns]
-    check_complete(path, np.where(text.isna(), np.nan, 0.0), names)
-    wrong = ~(np.isin(x, (0.0, 1.0)) if binary else np.isfinite(x))
+    wrong = ~(text.isna().to_numpy() | (np.isin(x, (0.0, 1.0)) if binary else np.isfinite(x)))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise UserError(
@@ -149,8 +154,8 @@ def _numbers(path: Path, table: pd.DataFrame, binary: bool) -> np.ndarray:
     return x
 
 
-def check_complete(path: Path, x: np.ndarray, names: list[str]) -> None:
-    """Checks that no value of a table is missing.
+def _check_complete(path: Path, x: np.ndarray, names: list[str] | None) -> None:
+    """Checks that no value is missing.
 
     Raises:
         UserError: Else.
@@ -158,15 +163,21 @@ def check_complete(path: Path, x: np.ndarray, names: list[str]) -> None:
     missing = np.isnan(x)
     if missing.any():
         row, unit = np.argwhere(missing)[0]
+        name = repr(names[unit]) if names else unit + 1
         raise UserError(
-            f"{path}, row {row + 1}, unit {names[unit]!r} is empty, and so are "
-            f"{int(missing.any(axis=1).sum()) - 1:,} rows more. A machine does not take missing "
-            "values: remove these rows, or fill them."
+            f"{path}, row {row + 1}: the value of unit {name} is missing (rows with missing "
+            f"values: {int(missing.any(axis=1).sum()):,}). This machine was trained without any: "
+            "leave these rows out, or train a machine on data that have missing values."
         )
 
 
+def compact(x: np.ndarray) -> np.ndarray:
+    """Binary rows as bytes, or where values are missing as float32, which has NaN."""
+    return x.astype(np.float32 if np.isnan(x).any() else np.uint8)
+
+
 def read_binary(path: Path, threshold: float | None) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """Rows of an array or of images: uint8 `[N, D]`, and the height and width of images."""
+    """Rows `[N, D]` of an array or of images, see `compact`; height and width of images."""
     grey = _images(path) if _is_image(path) else _array(path)
     if _is_image(path) and threshold is None:
         threshold = _GREYEST / 2
@@ -180,8 +191,8 @@ def _is_image(path: Path) -> bool:
 
 def _real(path: Path, values: np.ndarray) -> np.ndarray:
     x = values.reshape(len(values), -1).astype(np.float32)
-    if not np.isfinite(x).all():
-        row, column = np.argwhere(~np.isfinite(x))[0]
+    if np.isinf(x).any():
+        row, column = np.argwhere(np.isinf(x))[0]
         raise UserError(
             f"{path}, row {row + 1}, column {column + 1}: expected a finite number, got "
             f"{x[row, column]}."
@@ -236,13 +247,14 @@ def _size(image: np.ndarray) -> str:
 
 
 def _binary(path: Path, grey: np.ndarray, threshold: float | None) -> np.ndarray:
+    missing = np.isnan(grey)
     if threshold is not None:
-        return (grey >= threshold).astype(np.uint8)
-    binary = (grey == 0) | (grey == 1)
+        return compact(np.where(missing, np.nan, grey >= threshold))
+    binary = (grey == 0) | (grey == 1) | missing
     if not binary.all():
         row, column = np.argwhere(~binary)[0]
         raise UserError(
             f"{path}, row {row + 1}, column {column + 1}: expected 0 or 1, got "
             f"{grey[row, column]}. Give a threshold for grey levels."
         )
-    return grey.astype(np.uint8)
+    return compact(grey)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras import HelmholtzMachine
-from rws_keras.datasets import Rows
+from rws_keras.datasets import Rows, Schema
 from rws_keras.errors import UserError
 from rws_keras.models.scorer import Scorer
 from rws_keras.serving.client import Client
@@ -34,7 +34,13 @@ class Scores(NamedTuple):
     key: dict
 
 
-def by_machine(machine: HelmholtzMachine, num_particles: int, seed: int) -> Scores:
+def by_machine(
+    machine: HelmholtzMachine,
+    num_particles: int,
+    seed: int,
+    schema: Schema | None = None,
+    explain: int = 0,
+) -> Scores:
     """Scores that are computed here.
 
     A row's score does not depend on the other rows, nor on the batch that it is in.
@@ -43,6 +49,8 @@ def by_machine(machine: HelmholtzMachine, num_particles: int, seed: int) -> Scor
         machine: The machine.
         num_particles: K.
         seed: Integer, seeds the particles.
+        schema: Names the columns of rows that come from a table.
+        explain: How many columns of each row to name that are oddest given the others.
 
     Raises:
         UserError: If K is not one that `Scorer` takes.
@@ -52,11 +60,31 @@ def by_machine(machine: HelmholtzMachine, num_particles: int, seed: int) -> Scor
 
     def score(x: np.ndarray) -> dict[str, np.ndarray]:
         found = {name: value.numpy() for name, value in function(x=tf.constant(x)).items()}
-        return {**found, "num_particles": np.full(len(x), num_particles)}
+        found["num_particles"] = np.full(len(x), num_particles)
+        if explain:
+            log_probs = machine.conditional_log_probs(x, num_particles, seed).numpy()
+            found["oddest"] = np.array([_oddest(row, names, explain) for row in log_probs])
+        return found
 
+    columns = [*_ESTIMATES]
+    if machine.calibration is not None and machine.calibration.num_particles == num_particles:
+        columns.append("tail_probability")
+    columns += ["num_particles", *(["oddest"] if explain else [])]
+    choices = machine.p_layers[0].choices or [1] * machine.visible_units
+    if schema:
+        names = [column.name for column in schema.columns]
+    else:
+        names = [f"column {number}" for number in range(1, len(choices) + 1)]
     weights = [np.asarray(variable) for variable in scorer.weights]
     key = {"model": digest(weights), "num_particles": num_particles, "seed": seed}
-    return Scores((*_ESTIMATES, "num_particles"), score, key)
+    return Scores(tuple(columns), score, {**key, "explain": explain})
+
+
+def _oddest(log_probs: np.ndarray, names: list[str], count: int) -> str:
+    """The columns of a row that are least probable given the others, with their probabilities."""
+    known = np.flatnonzero(~np.isnan(log_probs))
+    order = known[np.argsort(log_probs[known], kind="stable")][:count]
+    return "; ".join(f"{names[column]} ({np.exp(log_probs[column]):.2g})" for column in order)
 
 
 def by_server(client: Client, signature: str) -> Scores:

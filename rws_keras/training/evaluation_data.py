@@ -52,10 +52,11 @@ def choose(
             raise UserError(f"`split` has no effect on the file {data}, all of which is taken.")
         binary = machine.p_layers[0].support is BINARY
         units, schema = machine.visible_units, Schema.of(machine)
-        rows = datasets.read_rows(data, units, schema, binary=binary)
+        missing = machine.missing is not None
+        rows = datasets.read_rows(data, units, schema, binary=binary, missing=missing)
         if not binary:
             return EvaluationData(data, rows.x, unused=rows.unused)
-        return EvaluationData(data, *datasets.count_rows(rows.x.astype(np.uint8)), rows.unused)
+        return EvaluationData(data, *datasets.count_rows(rows.x), rows.unused)
     split = split or _SPLIT
     loaded = _own_data(source) if data is None else datasets.load(data)
     x = getattr(loaded, split)

@@ -170,7 +170,7 @@ def _mark_as_diverged(run: Run, error: DivergenceError) -> str:
 
 
 def finish(run: Run, name: str, console: Console) -> HelmholtzMachine:
-    """Evaluates the best machine of a trained run, draws from it and returns it.
+    """Evaluates the best machine of a trained run, calibrates it, draws from it and returns it.
 
     Args:
         run: The run.
@@ -195,6 +195,10 @@ def finish(run: Run, name: str, console: Console) -> HelmholtzMachine:
         with _writing_logs(run):
             log_results(run.logs, final, step=run.metrics["best_epoch"])
     draw_samples(machine, run.samples, 100, recipe.seed, data.image_shape)
+    if machine.calibration is None:
+        machine.calibrate(data.validation, batch_size=recipe.evaluation.batch_size)
+        with replace_file(run.best) as temporary:
+            machine.save(temporary)
     return machine
 
 

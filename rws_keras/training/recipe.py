@@ -29,6 +29,7 @@ from rws_keras.checks import check_integer, check_positive_integer
 from rws_keras.datasets import BinaryData
 from rws_keras.errors import UserError
 from rws_keras.files import expanded
+from rws_keras.models.joint_model import MARGINALIZE
 from rws_keras.objectives import OBJECTIVES, Objective
 from rws_keras.signatures import check_arguments
 from rws_keras.suggestions import unknown
@@ -91,6 +92,9 @@ class ModelRecipe(_Section):
     p: Family | list[Family] = "sbn"
     q: Family | list[Family] = "sbn"
     prior: Family | None = None
+    missing: Literal["marginalize"] | None = Field(
+        None, description="Whether values may be missing; of data that have gaps they may."
+    )
 
 
 class OptimizerRecipe(_Section):
@@ -295,13 +299,13 @@ class Recipe(_Section):
         """A fresh machine for these data, compiled; its weights are drawn from the recipe's seed.
 
         The columns of a table that are choices of several values are choices of the machine, which
-        keeps the schema.
+        keeps the schema. Where values are missing it marginalizes over them.
         """
         keras.utils.set_random_seed(self.seed)
         groups = data.schema.groups if data.schema else []
         machine = HelmholtzMachine.from_sizes(
             data.train.shape[1],
-            **self.model.model_dump(),
+            **(self.model.model_dump() | ({"missing": MARGINALIZE} if data.has_gaps else {})),
             seed=self.seed,
             choices=groups if max(groups, default=1) > 1 else None,
             schema=data.schema.get_config() if data.schema else None,

@@ -23,6 +23,7 @@ from benchmarks import (
     likelihood,
     limits,
     missing_values,
+    particles,
     resampling,
     sampling,
     serving,
@@ -48,6 +49,7 @@ SECTIONS = {
     "missing_values": missing_values.measure,
     "imputation_coverage": imputation_coverage.measure,
     "anomalies": anomalies.measure,
+    "particles": particles.measure,
 }
 
 

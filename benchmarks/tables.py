@@ -245,6 +245,21 @@ def _anomalies(found):
     yield _table(f"Alarms at {found['level']:.0%}", [*columns, "two-sided"], rows)
 
 
+def _particles(found):
+    rows = [
+        (
+            row["preset"],
+            f"{row['num_particles']:,}",
+            f"{row['log_likelihood']:.2f} ({row['log_likelihood_se']:.2f})",
+            "" if row["median_standard_error"] is None else f"{row['median_standard_error']:.2f}",
+            f"{row['effective_sample_size']:.1f}",
+        )
+        for row in found["rows"]
+    ]
+    columns = ["preset", "K", "log-likelihood", "median error of a row", "effective sample size"]
+    yield _table(f"Particles at evaluation, {found['test_rows']} rows", columns, rows)
+
+
 _SECTIONS = {
     "train_step": _train_step,
     "peers": _peers,
@@ -260,4 +275,5 @@ _SECTIONS = {
     "missing_values": _missing_values,
     "imputation_coverage": _imputation_coverage,
     "anomalies": _anomalies,
+    "particles": _particles,
 }

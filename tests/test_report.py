@@ -19,8 +19,9 @@ def evidence():
 
 
 def test_the_tables_are_those_of_the_committed_results(evidence):
-    committed = report.PAGE.read_text()
-    assert page.filled(committed, report.blocks(evidence)) == committed
+    for path, parts in report.pages(evidence).items():
+        committed = path.read_text()
+        assert page.filled(committed, parts) == committed, path.name
 
 
 def test_the_plots_are_those_of_the_committed_results(evidence, tmp_path):

@@ -25,6 +25,7 @@ def draw(evidence: Evidence, directory: Path) -> None:
     for name in ("estimators", "one-layer", "depth"):
         _comparison(evidence, name, directory)
     _switches(evidence, directory / "switches")
+    _particles(evidence, directory / "particles")
     for stack in "pq":
         for key, title in (("snr", "signal-to-noise ratio"), ("variance", "variance")):
             _gradients(evidence, stack, key, title, directory)
@@ -59,6 +60,24 @@ def _switches(evidence: Evidence, path: Path) -> None:
             axis.set_xticks(places, [row.method for row in rows], rotation=15)
             axis.set(title=SETS[name], xlim=(-0.5, len(rows) - 0.5))
         axes[0].set_ylabel("test NLL (nats)")
+
+
+def _particles(evidence: Evidence, path: Path) -> None:
+    """Negative log-likelihood over its value at the most particles, and effective sample size."""
+    rows = evidence.benchmarks["particles"]["rows"]
+    presets = list(dict.fromkeys(row["preset"] for row in rows))
+    with drawing(path, 2) as (nll, ess):
+        for preset, style in zip(presets, styles(), strict=False):
+            own = [row for row in rows if row["preset"] == preset]
+            k = [row["num_particles"] for row in own]
+            best = own[-1]["log_likelihood"]
+            nll.plot(k, [best - row["log_likelihood"] for row in own], label=preset, **style)
+            ess.plot(k, [row["effective_sample_size"] for row in own], label=preset, **style)
+        nll.set(ylabel=f"test NLL less that with K = {k[-1]:,} (nats)", yscale="symlog")
+        ess.set(ylabel="effective sample size", yscale="log")
+        for axis in (nll, ess):
+            axis.set(xlabel="particles K", xscale="log")
+        ess.legend(frameon=False)
 
 
 def _gradients(evidence: Evidence, stack: str, key: str, title: str, directory: Path) -> None:

@@ -44,6 +44,23 @@ def _cells(row: Row, timed: bool) -> list[str]:
     ]
 
 
+def particles(evidence: Evidence) -> str:
+    """Test NLL and effective sample size of presets at some numbers of particles."""
+    found = evidence.benchmarks["particles"]["rows"]
+    presets = list(dict.fromkeys(row["preset"] for row in found))
+    numbers = [k for k in (1, 10, 100, 1000, 10_000) if any(k == r["num_particles"] for r in found)]
+    columns = ["preset", *(f"K = {k:,}" for k in numbers)]
+    rows = []
+    for preset in presets:
+        of = {row["num_particles"]: row for row in found if row["preset"] == preset}
+        cells = [
+            f"{-of[k]['log_likelihood']:.2f} ({of[k]['effective_sample_size']:.1f})"
+            for k in numbers
+        ]
+        rows.append([f"`{preset}`", *cells])
+    return table(columns, rows)
+
+
 def active_units(row: Row) -> str:
     """The active units of each layer, the lowest first."""
     layers = [figure for name, figure in row.updates.items() if name.startswith("active_units_")]

@@ -1,0 +1,71 @@
+"""The generated tables of the guides, from the results of the benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.report.evidence import ROOT, Evidence
+from benchmarks.report.page import table
+
+GUIDES = ROOT / "docs" / "guides"
+
+
+def pages(evidence: Evidence) -> dict[Path, dict[str, Callable[[], str]]]:
+    """What gives each generated part of the guides."""
+    found = evidence.benchmarks
+    return {
+        GUIDES / "missing-values.md": {
+            "cells": lambda: cells(found["missing_values"]),
+            "coverage": lambda: coverage(found["imputation_coverage"]),
+        },
+        GUIDES / "thresholds.md": {"anomalies": lambda: anomalies(found["anomalies"])},
+    }
+
+
+def cells(found: dict) -> str:
+    """Log-probability and accuracy of removed cells."""
+    columns = ["data", "removed", "method", "nats per cell", "right", "nats per row"]
+    rows = [
+        [
+            row["dataset"],
+            row["pattern"],
+            row["method"],
+            f"{row['log_prob']['mean']:.4f} ({row['log_prob']['se']:.4f})",
+            f"{row['accuracy']['mean']:.1%}",
+            ""
+            if row["joint"] is None
+            else f"{row['joint']['mean']:.2f} ({row['joint']['se']:.2f})",
+        ]
+        for row in found["rows"]
+    ]
+    return table(columns, rows)
+
+
+def coverage(found: dict) -> str:
+    """How often intervals of multiple imputation have the truth in them."""
+    columns = [f"completed by, {found['level']:.0%} intervals", "coverage", "mean width"]
+    rows = [
+        [row["method"], f"{row['coverage']:.3f} ({row['coverage_se']:.3f})", f"{row['width']:.3f}"]
+        for row in found["methods"]
+    ]
+    return table(columns, rows)
+
+
+def anomalies(found: dict) -> str:
+    """What likelihood finds as a score of odd rows."""
+    columns = ["machine", "odd rows", "usual, nats", "odd, nats", "AUROC", "two-sided"]
+    columns += ["false alarms", "alarms", "two-sided alarms"]
+    rows = [
+        [
+            row["model"] if row["model"].startswith("trained") else f"`{row['model']}`",
+            row["odd"],
+            f"{row['usual']:.2f}",
+            f"{row['odd_mean']:.2f}",
+            f"{row['auroc']:.3f}",
+            f"{row['auroc_two_sided']:.3f}",
+            *(f"{row[key]:.1%}" for key in ("false_alarms", "alarms", "alarms_two_sided")),
+        ]
+        for row in found["rows"]
+    ]
+    return table(columns, rows)

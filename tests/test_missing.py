@@ -264,6 +264,24 @@ def test_gaussian_units():
     assert np.isfinite(imputed.completions).all()
 
 
+@pytest.mark.parametrize("objective", ["ELBO", "IWAE", "DReG"])
+def test_gaussian_latents(objective):
+    """Path gradients of what was observed: those of a gap's own weights are zero."""
+    made = HelmholtzMachine.from_sizes(
+        5, [2], q="gaussian", prior="gaussian", missing="marginalize", seed=0
+    )
+    step = getattr(objectives, objective)(num_particles=3)
+    x = tf.constant([[1.0, np.nan, 0.0, 1.0, 1.0], [0.0, np.nan, np.nan, 1.0, 0.0]])
+    gradients, particles = step.gradients(made, x, step.noise(made, 2, seed=0))
+    by_name = dict(zip([v.path for v in made.trainable_variables], gradients, strict=True))
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    assert np.isfinite(particles.log_weights).all()
+    kernel, bias = by_name["p_0/kernel"].numpy(), by_name["p_0/bias"].numpy()
+    np.testing.assert_array_equal(kernel[:, 1], 0.0)
+    assert bias[1] == 0.0
+    assert (bias[[0, 2, 3, 4]] != 0.0).all()
+
+
 def test_saved_and_loaded(tmp_path):
     made = machine("arsbn")
     made.save(tmp_path / "machine.keras")

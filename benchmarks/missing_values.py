@@ -20,7 +20,7 @@ from rws_keras.objectives import ReweightedWakeSleep
 
 _SETS = ("nltcs", "plants", "digits")
 _SHARE = 0.3
-_TEST_ROWS = 1000
+_TRAIN_ROWS, _TEST_ROWS = 4000, 1000
 _NEIGHBOURS = 20
 # Of what is no probability.
 _LEAST = 0.01
@@ -34,7 +34,10 @@ def measure(report: Callable) -> dict:
         for pattern, remove in _PATTERNS.items():
             data = datasets.load(name)
             random = np.random.default_rng(0)
-            parts = [part.astype(np.float32) for part in (data.train, data.validation, data.test)]
+            parts = [
+                part.astype(np.float32)
+                for part in (data.train[:_TRAIN_ROWS], data.validation[:_TEST_ROWS], data.test)
+            ]
             train, validation, holed = (remove(part, data.image_shape, random) for part in parts)
             truth, holed = parts[2][:_TEST_ROWS], holed[:_TEST_ROWS]
             for method, predicted, joint in _methods(train, validation, holed, truth):
@@ -54,7 +57,12 @@ def measure(report: Callable) -> dict:
                         "joint": None if joint is None else _mean(joint),
                     }
                 )
-    return {"share": _SHARE, "num_particles": _NUM_PARTICLES, "rows": rows}
+    return {
+        "share": _SHARE,
+        "most_train_rows": _TRAIN_ROWS,
+        "num_particles": _NUM_PARTICLES,
+        "rows": rows,
+    }
 
 
 def _mean(values):
@@ -130,12 +138,12 @@ def _machine(visible: str, train: np.ndarray, validation: np.ndarray) -> Helmhol
     )
     machine.compile(keras.optimizers.Adam(3e-3), ReweightedWakeSleep(10), num_particles=50)
     stop = keras.callbacks.EarlyStopping(
-        "val_log_likelihood", mode="max", patience=10, restore_best_weights=True
+        "val_log_likelihood", mode="max", patience=5, restore_best_weights=True
     )
     machine.fit(
         train,
         batch_size=100,
-        epochs=200,
+        epochs=50,
         validation_data=validation,
         callbacks=[stop],
         verbose=0,

@@ -241,7 +241,7 @@ def _anomalies(found):
         )
         for row in found["rows"]
     ]
-    columns = ["odd rows", "usual", "odd", "AUROC", "two-sided", "false alarms", "alarms"]
+    columns = ["odd rows", "normal", "odd", "AUROC", "two-sided", "false alarms", "alarms"]
     yield _table(f"Alarms at {found['level']:.0%}", [*columns, "two-sided"], rows)
 
 

@@ -1,6 +1,7 @@
 """Scores that one can act on: tail probabilities, and the columns that make a row odd."""
 
 import itertools
+import json
 
 import keras
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import tensorflow as tf
 from exact import FAMILIES, all_vectors, exact_log_likelihood, randomize, tiny_machine
 
-from rws_keras import HelmholtzMachine
+from rws_keras import HelmholtzMachine, objectives
 from rws_keras.errors import UserError
 from rws_keras.models import Calibration
 
@@ -28,7 +29,7 @@ def test_tail_probability_counts_the_rows_that_are_as_improbable():
     np.testing.assert_allclose(calibration.tail_probability([-np.inf]), [1 / 5], rtol=1e-6)
 
 
-@pytest.mark.parametrize("num_data", [1, 19, 2000, 2001, 5000, 12_345])
+@pytest.mark.parametrize("num_data", [1, 19, 2007, 3000, 3001, 5000, 12_345, 60_001])
 def test_what_is_kept_of_many_rows_is_on_the_safe_side(num_data):
     """Tail probabilities of the order statistics kept are never too low, nor 1/1000 too high."""
     random = np.random.default_rng(0)
@@ -48,6 +49,37 @@ def test_what_is_kept_of_many_rows_is_on_the_safe_side(num_data):
     np.testing.assert_array_equal(
         again.tail_probability(other), calibration.tail_probability(other)
     )
+
+
+def test_any_number_of_rows_can_be_kept():
+    for num_data in (*range(1, 40), *range(2990, 3400), 5001, 99_999):
+        calibration = Calibration(np.arange(num_data, dtype=np.float32), num_particles=10)
+        found = calibration.tail_probability([-1.0, 0.0, num_data - 1.0]).numpy()
+        expected = np.array([1, 2, num_data + 1]) / (num_data + 1)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_rows_of_probability_zero():
+    calibration = Calibration(np.array([-np.inf, -np.inf, -1.0]), num_particles=10)
+    np.testing.assert_allclose(calibration.tail_probability([-np.inf, -5.0]), 3 / 4, rtol=1e-6)
+    again = Calibration.from_config(json.loads(json.dumps(calibration.get_config())))
+    np.testing.assert_allclose(again.tail_probability([-np.inf]), 3 / 4, rtol=1e-6)
+
+
+def test_training_drops_the_calibration(tmp_path):
+    """It is that of other weights."""
+    machine = tiny_machine("sbn", "sbn")
+    x = machine.sample(20, seed=1).x
+    machine.compile("adam", objectives.ReweightedWakeSleep(2), jit_compile=False)
+    for train in (lambda: machine.fit(x, verbose=0), lambda: machine.train_on_batch(x)):
+        machine.calibrate(x, num_particles=5)
+        train()
+        assert machine.calibration is None
+    machine.calibrate(x, num_particles=5)
+    machine.save_to_preset(tmp_path / "preset")
+    assert HelmholtzMachine.from_preset(tmp_path / "preset").calibration.num_data == 20
+    fresh = HelmholtzMachine.from_preset(tmp_path / "preset", load_weights=False)
+    assert fresh.calibration is None
 
 
 def test_false_alarms_are_as_frequent_as_stated():

@@ -10,6 +10,7 @@ from exact import FAMILIES, all_latents, all_vectors, exact_log_likelihood, rand
 from rws_keras import HelmholtzMachine, layers, objectives
 from rws_keras.errors import UserError
 from rws_keras.layers.noise import uniform_noise
+from rws_keras.models import Scorer
 
 # A unit, a choice of three, and a unit.
 CHOICES = [1, 3, 1]
@@ -215,8 +216,8 @@ def test_conditional_refuses_what_is_no_unit():
     for targets in ([], [5], [-1]):
         with pytest.raises(UserError, match="targets"):
             machine().conditional(STATES, targets=targets)
-    with pytest.raises(UserError, match="exactly one unit of each choice"):
-        machine().conditional(STATES, targets=[1])
+    with pytest.raises(UserError, match=r"has \[1\] of the choice of units 1 to 3"):
+        machine().conditional(STATES, targets=[1, 4])
 
 
 def test_nan_is_refused_unless_it_is_asked_for():
@@ -236,6 +237,20 @@ def test_a_choice_is_missing_as_a_whole():
         machine().predict(several, verbose=0)
     with pytest.raises(tf.errors.InvalidArgumentError, match="exactly one unit of each choice"):
         tf.function(machine().check_data)(tf.constant(several))
+
+
+def test_exported_scores_of_a_choice_that_is_none_are_nan():
+    """Several units on, none, or a part missing: the other rows are as they would be alone."""
+    rows = np.array([[0, 1, 1, 0, 0], [0] * 5, [0, GAP, 0, 0, 1], X[0]], np.float32)
+    for missing in ("marginalize", None):
+        scores = Scorer(machine(missing=missing), num_particles=20).score(tf.constant(rows), 20)
+        assert np.isnan(scores["log_likelihood"][:3]).all()
+        assert np.isfinite(scores["log_likelihood"][3]) == (missing is not None)
+
+
+def test_one_particle_says_nothing_of_its_error():
+    imputed = machine().impute(X, num_completions=1, num_particles=1, seed=0)
+    assert np.isnan(imputed.standard_error.numpy()[np.isnan(X)]).all()
 
 
 def test_missing_values_of_other_kinds():

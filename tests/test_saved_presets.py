@@ -252,7 +252,7 @@ def test_other_layers_without_the_weights():
         (True, {"sed": 1}, "`sed`.*cannot be replaced. Allowed: .*seed"),
         (True, {"dtype": "float64"}, "`dtype`.*Allowed: name, seed"),
         (True, {"p_layers": []}, "`p_layers`.*load_weights=False.*Allowed: name, seed"),
-        (False, {"dtype": "float64"}, "`dtype`.*Allowed: name, seed, schema, p_layers, q_layers"),
+        (False, {"dtype": "float64"}, "`dtype`.*Allowed: name, seed, .*schema, p_layers, q_layers"),
         (False, {"p_layers": []}, "P layers"),
     ],
 )

@@ -321,7 +321,7 @@ def test_starting_over_an_existing_run_is_refused(finished, tiny):
 def test_resuming_what_is_not_a_run(tiny, tmp_path):
     with pytest.raises(ValueError, match="is not a run directory"):
         invoke("fit", tiny, "--run-dir", tmp_path / "nowhere", "--resume")
-    with pytest.raises(ValueError, match="is not a run directory"):
+    with pytest.raises(ValueError, match="Nor is it the directory of a run"):
         invoke("sample", tmp_path)
 
 

@@ -54,7 +54,7 @@ def coverage(found: dict) -> str:
 
 def anomalies(found: dict) -> str:
     """What likelihood finds as a score of odd rows."""
-    columns = ["machine", "odd rows", "usual, nats", "odd, nats", "AUROC", "two-sided"]
+    columns = ["machine", "odd rows", "normal, nats", "odd, nats", "AUROC", "two-sided"]
     columns += ["false alarms", "alarms", "two-sided alarms"]
     rows = [
         [

@@ -62,9 +62,7 @@ def score(
     ] = None,
     explain: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Name the so many columns of each row that are oddest given the others."
-        ),
+        typer.Option(min=1, help="Name this many of each row's columns, the least probable ones."),
     ] = None,
     header: Annotated[
         bool | None,
@@ -196,6 +194,8 @@ def _by_server(
     paths: list[Path],
     options: tuple[str | None, bool | None, float | None],
 ) -> tuple[Scores, dict[str, Rows]]:
+    import numpy as np
+
     from rws_keras.datasets import read_rows
     from rws_keras.serving import scoring
     from rws_keras.serving.client import Client
@@ -205,6 +205,8 @@ def _by_server(
         str(path): read_rows(path, None, None, *options, binary=False, missing=True)
         for path in paths
     }
+    if url.startswith("http") and any(np.isnan(rows.x).any() for rows in files.values()):
+        raise UserError("Missing values have no place in REST's JSON; give --url grpc://HOST:PORT.")
     if len(widths := {rows.x.shape[1] for rows in files.values()}) > 1:
         raise UserError(f"The files' rows have different lengths: {sorted(widths)}.")
     return scoring.by_server(Client(url, model, version, api_key), signature), files

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import math
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
@@ -19,6 +18,9 @@ tfd = tfp.distributions
 # Most factors whose product is taken before the logarithm. Each is at most 2, so that 2^25 is
 # far from float32's end; more would save little and leave fewer columns to work on at once.
 _MOST_FACTORS = 25
+
+# A logit that leaves no doubt: its sigmoid is 0 or 1 to the last bit.
+_DECISIVE = 1e6
 
 
 @tf.custom_gradient
@@ -126,9 +128,9 @@ class BinaryDistribution(NoiseDrivenDistribution):
 
     def observed_log_prob(self, value: tf.Tensor, observed: tf.Tensor) -> tf.Tensor:
         value = self._vector(value)
-        # With an infinite logit the others are certain to be what they are: neither likelihood
-        # nor gradient.
-        certain = tf.where(value > 0.5, tf.cast(math.inf, self.dtype), -math.inf)
+        # With such a logit the others are certain to be what they are: neither likelihood nor
+        # gradient.
+        certain = tf.where(value > 0.5, tf.cast(_DECISIVE, self.dtype), -_DECISIVE)
         logits = tf.where(observed, self.conditional_logits(value), certain)
         return bernoulli_log_prob(value, logits)
 

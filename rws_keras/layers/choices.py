@@ -39,6 +39,15 @@ class Groups:
             np.float32
         )
 
+    def wrong(self, x: tf.Tensor) -> tf.Tensor:
+        """Bools `[N, choices]`: which choices have not exactly one unit on, nor all missing."""
+        missing = is_missing(x)
+        values = tf.where(missing, tf.zeros_like(x), x)
+        on = tf.matmul(tf.cast(values, tf.float32), self._member)
+        gaps = tf.matmul(tf.cast(missing, tf.float32), self._member)
+        sizes = tf.reduce_sum(self._member, axis=0)
+        return tf.where(tf.equal(gaps, 0.0), tf.not_equal(on, 1.0), tf.not_equal(gaps, sizes))
+
     def check(self, x: tf.Tensor) -> tf.Tensor:
         """Returns data `[N, D]` of which each choice has exactly one unit on, or all missing.
 
@@ -46,12 +55,7 @@ class Groups:
             UserError: If there is a row of which this does not hold. In a graph it is a
                 `tf.errors.InvalidArgumentError`.
         """
-        missing = is_missing(x)
-        values = tf.where(missing, tf.zeros_like(x), x)
-        on = tf.matmul(tf.cast(values, tf.float32), self._member)
-        gaps = tf.matmul(tf.cast(missing, tf.float32), self._member)
-        whole = tf.equal(gaps, tf.reduce_sum(self._member, axis=0)) | tf.equal(gaps, 0.0)
-        wrong = tf.where(tf.equal(gaps, 0.0), tf.not_equal(on, 1.0), ~whole)
+        wrong = self.wrong(x)
         message = (
             "Expected exactly one unit of each choice to be on, or all of them to be missing (NaN)"
         )

@@ -64,8 +64,9 @@ def conditional_log_probs(
 
     def of_row(arguments):
         row, guess_of_row = arguments
-        drawn = draw_gaps(machine, row[None], guess_of_row, noise)
-        visible, observed = drawn.visible, ~is_missing(row)
+        observed = ~is_missing(row)
+        drawn = draw_gaps(machine, row[None], observed[None], guess_of_row, noise)
+        visible = drawn.visible
 
         def log_weights(changed):
             """Of the row with another value of a column."""

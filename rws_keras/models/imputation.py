@@ -32,7 +32,8 @@ class Imputation(NamedTuple):
             p(x_missing | x_observed), for multiple imputation.
         mean: `E[x | x_observed]`, `[N, visible]`, for a binary unit the probability that it is
             on; observed values as they are.
-        standard_error: Standard errors of the means, `[N, visible]`; zero of observed values.
+        standard_error: Standard errors of the means, `[N, visible]`; zero of observed values, NaN
+            with a single particle, and too small where the effective sample size is near one.
         likelihood: The estimate of `log p(x_observed)`, see `LikelihoodEstimate`.
     """
 
@@ -48,8 +49,7 @@ class Conditional(NamedTuple):
     Attributes:
         mean: `[N, T]`, for a binary unit the probability that it is on.
         standard_error: Standard errors of the means, `[N, T]`.
-        effective_sample_size: Of the particles, `[N]`; a mean with one of a few is not to be
-            relied on.
+        effective_sample_size: Of the particles, `[N]`; where it is small, the mean is unreliable.
     """
 
     mean: tf.Tensor
@@ -68,7 +68,12 @@ def noise_shapes(machine: Any, num_particles: int | tf.Tensor, num_data: int | t
 
 
 def impute(
-    machine: Any, x: tf.Tensor, guess: tf.Tensor, noise: dict, num_completions: int | tf.Tensor
+    machine: Any,
+    x: tf.Tensor,
+    observed: tf.Tensor,
+    guess: tf.Tensor,
+    noise: dict,
+    num_completions: int | tf.Tensor,
 ) -> Imputation:
     """Completes rows of which only a part was observed, by importance resampling.
 
@@ -83,7 +88,8 @@ def impute(
 
     Args:
         machine: A `HelmholtzMachine`.
-        x: Float32 data `[N, visible]`, NaN where a value is missing.
+        x: Float32 data `[N, visible]`.
+        observed: Bools `[N, visible]`: which of them count.
         guess: `[visible]`, or `[N, visible]`, the first guess.
         noise: Uniform numbers in (0, 1), in the shapes of `noise_shapes`.
         num_completions: C.
@@ -91,9 +97,8 @@ def impute(
     Reference:
         - [Veach & Guibas, 1995](https://doi.org/10.1145/218380.218498), for the mixture
     """
-    observed = ~is_missing(x)
     for each in noise["rounds"]:
-        drawn = draw_gaps(machine, x, guess, each)
+        drawn = draw_gaps(machine, x, observed, guess, each)
         log_weights = drawn.log_known + drawn.log_ratio
         weights, _ = scaled_weights(log_weights)
         weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=0))
@@ -104,12 +109,15 @@ def impute(
     likelihood = sums.likelihood(tf.shape(log_weights)[0])
     (completions,) = resample([drawn.x], weights, num_completions, noise["resampling"])
     # Data of probability zero have no conditional distribution.
-    spoilt = tf.where(likelihood.effective_sample_size > 0.0, 0.0, float("nan"))[:, None]
-    gaps = ~observed
+    possible = tf.cast(likelihood.effective_sample_size > 0.0, tf.float32)[:, None]
+    # One particle says nothing of its own spread.
+    several = tf.cast(tf.shape(log_weights)[0] > 1, tf.float32)
+    unknown = 0.0 * (several / several)
+    factor = possible / possible  # 1, or 0 / 0: the NaN is made for those rows alone
     return Imputation(
-        tf.where(gaps, completions + spoilt, completions),
-        tf.where(gaps, mean + spoilt, x),
-        tf.where(gaps, tf.sqrt(error) + spoilt, 0.0),
+        tf.where(observed, x, completions * factor),
+        tf.where(observed, x, mean * factor),
+        tf.where(observed, 0.0, tf.sqrt(error) * factor + unknown),
         likelihood,
     )
 
@@ -134,21 +142,23 @@ class Drawn(NamedTuple):
     log_ratio: tf.Tensor
 
 
-def draw_gaps(machine: Any, x: tf.Tensor, guess: tf.Tensor, noise: dict) -> Drawn:
+def draw_gaps(
+    machine: Any, x: tf.Tensor, observed: tf.Tensor, guess: tf.Tensor, noise: dict
+) -> Drawn:
     """Draws particles, three in four from Q and the others from P's prior, and the gaps.
 
     Args:
         machine: A `HelmholtzMachine`.
-        x: Float32 data `[N, visible]`, NaN where a value is missing.
+        x: Float32 data `[N, visible]`.
+        observed: Bools `[N, visible]`: which of them count.
         guess: `[visible]` or `[N, visible]`, what a Q that knows only whole rows is given in gaps.
         noise: Uniform numbers in (0, 1): `particles` of the latents, `gaps` `[K, N, visible]`.
     """
     num_particles = tf.shape(noise["gaps"])[0]
     from_p = tf.maximum(num_particles // 4, 1)
     from_q = num_particles - from_p
-    observed = ~is_missing(x)
     filled = tf.where(observed, x, guess)
-    given = machine.q_input(filled if machine.missing is None else x)
+    given = filled if machine.missing is None else machine.q_input_of(x, ~observed)
     inferred, _ = machine.q.sample([part[:from_q] for part in noise["particles"]], given=given)
     dreamt, _ = machine.p[1:].sample([part[from_q:] for part in noise["particles"]])
     latents = [tf.concat(pair, axis=0) for pair in zip(inferred, dreamt, strict=True)]
@@ -180,9 +190,9 @@ def impute_with_seed(
     num_particles: tf.Tensor,
     seed: tf.Tensor,
 ) -> Imputation:
-    """As `impute`, with the noise of a seed, an int32 tensor `[2]`."""
+    """As `impute`, of data with NaN in their gaps, with the noise of an int32 seed `[2]`."""
     noise = uniform_noise(noise_shapes(machine, num_particles, tf.shape(x)[0]), seed)
-    return impute(machine, x, guess, noise, num_completions)
+    return impute(machine, x, ~is_missing(x), guess, noise, num_completions)
 
 
 def impute_in_parts(

@@ -299,6 +299,15 @@ class Inference(JointModel):
                 f"`targets` must be units from 0 to {self.visible_units - 1}, got {targets}."
             )
         x = self.p_layers[0].check_data(x, missing=True)
+        start = 0
+        for size in self.p_layers[0].choices or ():
+            inside = [unit for unit in range(start, start + size) if unit in targets]
+            if 0 < len(inside) < size:
+                raise UserError(
+                    f"`targets` has {inside} of the choice of units {start} to {start + size - 1}; "
+                    "ask for all of them."
+                )
+            start += size
         others = np.isin(np.arange(self.visible_units), targets, invert=True)
         imputed = self.impute(tf.where(others, x, math.nan), 1, num_particles, seed)
         return Conditional(
@@ -306,6 +315,10 @@ class Inference(JointModel):
             tf.gather(imputed.standard_error, targets, axis=1),
             imputed.likelihood.effective_sample_size,
         )
+
+    def forget_calibration(self) -> None:
+        """Drops the calibration, as training does: it is that of the weights of its time."""
+        self.calibration = None
 
     def conditional_log_probs(
         self, x: Data, num_particles: int = 100, seed: Seed = None
@@ -341,20 +354,20 @@ class Inference(JointModel):
         if self.p_layers[0].support is not BINARY:
             raise UserError("Conditional log-probabilities are of binary data.")
         x, seed = self.p_layers[0].check_data(x, missing=True), stateless_seed(seed)
-        guess = imputation.typical_means(self, seed)
+        guess = tf.zeros_like(x)
         if self.missing is None and np.isnan(x).any():
             guess = self.impute(x, 1, num_particles, seed).mean
-        guess = tf.broadcast_to(guess, tf.shape(x))
         return self._functions.conditional_log_probs(x, guess, tf.constant(num_particles), seed)
 
     def calibrate(
         self, x: Data, num_particles: int = 100, seed: Seed = 0, batch_size: int = 100
     ) -> Calibration:
-        """Keeps the distribution of log-likelihoods of data that are known to be usual.
+        """Keeps the distribution of log-likelihoods of data that are known to be normal.
 
         `calibration.tail_probability` then tells how unusual the log-likelihood of another row
-        is. It is kept in the machine's `calibration`, wherever the machine is saved, and a model
-        that is exported returns tail probabilities where its K is that of the calibration.
+        is. It is kept in the machine's `calibration`, wherever the machine is saved, until the
+        machine is trained again; `forget_calibration` drops it where weights change otherwise. A
+        model that is exported returns tail probabilities where its K is that of the calibration.
 
         Args:
             x: Data `[N, visible]` that the machine was not trained on, such as the validation

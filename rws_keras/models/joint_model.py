@@ -108,9 +108,10 @@ class JointModel:
         That is the data, or where values may be missing zeros in their place and, beside all
         units, ones for those that are missing and zeros for the others, `[..., 2 visible]`.
         """
-        if self.missing is None:
-            return x
-        gaps = is_missing(x)
+        return x if self.missing is None else self.q_input_of(x, is_missing(x))
+
+    def q_input_of(self, x: tf.Tensor, gaps: tf.Tensor) -> tf.Tensor:
+        """As `q_input`, where it is told which values are missing, whatever stands there."""
         return tf.concat([tf.where(gaps, 0.0, x), tf.cast(gaps, x.dtype)], axis=-1)
 
     def hide(self, x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:

@@ -177,6 +177,8 @@ def load(
         _check_overrides(overrides, list(config), load_weights)
         kept = {key: value for key, value in config.items() if key not in overrides}
         machine = type(machine)(**keras.saving.deserialize_keras_object(kept), **overrides)
+    if not load_weights:
+        machine.calibration = None
     if load_weights:
         own: dict = {}
         machine.save_own_variables(own)

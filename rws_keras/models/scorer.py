@@ -8,14 +8,14 @@ each row the estimate of p(x) stays unbiased; only the errors of different rows 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from rws_keras.arrays import BINARY, Support
+from rws_keras.arrays import BINARY, Support, is_missing
 from rws_keras.checks import check_positive_integer, plain_seed
 from rws_keras.errors import UserError
+from rws_keras.layers.choices import Groups
 from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
 from rws_keras.models import imputation
 from rws_keras.models.particles import WeightSums
@@ -166,13 +166,19 @@ class Scorer(tf.Module):
             `effective_sample_size`, `[N]`.
         """
         observed = tf.equal(mask, 1.0)
-        invalid = _outside(BINARY, mask) | self._invalid(tf.where(observed, x, 0.0))
+        support = self._machine().support
+        invalid = _outside(BINARY, mask) | _outside(support, tf.where(observed, x, 0.0))
+        if self._machine().missing is not None:
+            observed &= ~is_missing(x)
         machine = self._machine()
         shapes = imputation.noise_shapes(machine, self.num_particles, 1)
         noise = uniform_noise(shapes, self._seed)
 
-        def complete(row):
-            drawn = imputation.impute(machine, row[None], self.typical, noise, self.num_completions)
+        def complete(arguments):
+            row, known = arguments
+            drawn = imputation.impute(
+                machine, row[None], known[None], self.typical, noise, self.num_completions
+            )
             return {
                 "completions": drawn.completions[:, 0],
                 "mean": drawn.mean[0],
@@ -180,7 +186,9 @@ class Scorer(tf.Module):
             }
 
         results = {"completions": [self.num_completions, x.shape[1]], "mean": x.shape[1:]}
-        return _by_row(complete, tf.where(observed, x, math.nan), {**results, **_ESTIMATE}, invalid)
+        return _by_row(
+            complete, (tf.where(observed, x, 0.0), observed), {**results, **_ESTIMATE}, invalid
+        )
 
     def sample(self, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """`x`, a sample of P for each seed, and `mean`, its visible means, `[N, D]`.
@@ -209,7 +217,11 @@ class Scorer(tf.Module):
 
     def _invalid(self, x: tf.Tensor) -> tf.Tensor:
         """Which rows hold values that the visible layer does not model, `[N]`."""
-        return _outside(self._machine().support, x)
+        machine = self._machine()
+        choices, outside = machine.p_layers[0].choices, _outside(machine.support, x)
+        if choices is None:
+            return outside
+        return outside | tf.reduce_any(Groups(choices).wrong(x), axis=1)
 
     def _noise(self, num_particles: int) -> dict:
         """Noise of K particles of one row."""

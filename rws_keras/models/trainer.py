@@ -57,6 +57,9 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         """The variables that a `q_optimizer` updates."""
         raise NotImplementedError
 
+    def forget_calibration(self) -> None:
+        """Drops what is known of the scores of the weights so far: they are about to change."""
+
     # Compiling.
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -341,6 +344,7 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
                 weights are given.
         """
         arguments = self._arguments_of(keras.Model.fit, x, *args, **kwargs)
+        self.forget_calibration()
         if self._steps is not None and _checks_numerics():
             self.train_function = None  # XLA cannot compile what is traced from now on
         if arguments.get("validation_data") is not None:
@@ -357,6 +361,7 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         arguments = self._arguments_of(
             keras.Model.train_on_batch, x, y, sample_weight, class_weight
         )
+        self.forget_calibration()
         result = super().train_on_batch(**arguments, return_dict=True)
         return result if return_dict else self._in_order(result)
 

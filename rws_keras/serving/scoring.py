@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras import HelmholtzMachine
+from rws_keras.arrays import BINARY
 from rws_keras.datasets import Rows, Schema
 from rws_keras.errors import UserError
 from rws_keras.models.scorer import Scorer
@@ -55,6 +57,8 @@ def by_machine(
     Raises:
         UserError: If K is not one that `Scorer` takes.
     """
+    if explain and machine.p_layers[0].support is not BINARY:
+        raise UserError("Only columns of binary data can be explained; leave --explain out.")
     scorer = Scorer(machine, num_particles=num_particles, seed=seed)
     function = scorer.signatures()["serving_default"]
 
@@ -71,13 +75,18 @@ def by_machine(
         columns.append("tail_probability")
     columns += ["num_particles", *(["oddest"] if explain else [])]
     choices = machine.p_layers[0].choices or [1] * machine.visible_units
-    if schema:
+    if schema and schema.groups == list(choices):
         names = [column.name for column in schema.columns]
+    elif schema and len(choices) == len(schema.units):
+        names = schema.units
     else:
         names = [f"column {number}" for number in range(1, len(choices) + 1)]
     weights = [np.asarray(variable) for variable in scorer.weights]
     key = {"model": digest(weights), "num_particles": num_particles, "seed": seed}
-    return Scores(tuple(columns), score, {**key, "explain": explain})
+    key["explain"] = explain
+    if machine.calibration is not None:
+        key["calibration"] = digest([np.array(json.dumps(machine.calibration.get_config()))])
+    return Scores(tuple(columns), score, key)
 
 
 def _oddest(log_probs: np.ndarray, names: list[str], count: int) -> str:

@@ -10,11 +10,10 @@ from rws_keras.objectives import ReweightedWakeSleep
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_training_recovers_the_entropy_of_bars(seed):
+def test_training_recovers_the_entropy_of_bars():
     data = datasets.load("bars")
-    keras.utils.set_random_seed(seed)
-    machine = HelmholtzMachine.from_sizes(16, [9], p="dsbn", q="dsbn", prior="arsbn", seed=seed)
+    keras.utils.set_random_seed(0)
+    machine = HelmholtzMachine.from_sizes(16, [9], p="dsbn", q="dsbn", prior="arsbn", seed=0)
     steps = 60 * len(data.train) // 100
     rate = keras.optimizers.schedules.CosineDecay(5e-3, steps)
     machine.compile(keras.optimizers.Adam(rate), ReweightedWakeSleep(num_particles=10))

@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.machines import fit_to_best
 from rws_keras import HelmholtzMachine, datasets
 from rws_keras.objectives import ReweightedWakeSleep
 
@@ -105,17 +106,7 @@ def _held_out(digit: int):
     keras.utils.set_random_seed(0)
     machine = HelmholtzMachine.from_sizes(64, [64, 32], seed=0)
     machine.compile(keras.optimizers.Adam(3e-3), ReweightedWakeSleep(10), num_particles=50)
-    stop = keras.callbacks.EarlyStopping(
-        "val_log_likelihood", mode="max", patience=10, restore_best_weights=True
-    )
-    machine.fit(
-        train,
-        batch_size=50,
-        epochs=200,
-        validation_data=validation,
-        callbacks=[stop],
-        verbose=0,
-    )
+    fit_to_best(machine, train, validation, batch_size=50)
     machine.calibrate(validation, _NUM_PARTICLES)
     kinds = {f"the digit {digit}": held_out}
     return _rows(machine, "digits", f"trained without {digit}", test, kinds)

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from scipy import stats
 
+from benchmarks.machines import fit_to_best
 from rws_keras import HelmholtzMachine, datasets
 from rws_keras.objectives import ReweightedWakeSleep
 
@@ -105,15 +106,5 @@ def _machine(train, validation) -> HelmholtzMachine:
     keras.utils.set_random_seed(0)
     machine = HelmholtzMachine.from_sizes(_SIDE**2, [16, 8], missing="marginalize", seed=0)
     machine.compile(keras.optimizers.Adam(5e-3), ReweightedWakeSleep(20), num_particles=50)
-    stop = keras.callbacks.EarlyStopping(
-        "val_log_likelihood", mode="max", patience=10, restore_best_weights=True
-    )
-    machine.fit(
-        train,
-        batch_size=100,
-        epochs=100,
-        validation_data=validation,
-        callbacks=[stop],
-        verbose=0,
-    )
+    fit_to_best(machine, train, validation, epochs=100)
     return machine

@@ -82,3 +82,34 @@ def flops(case: Case) -> list[tuple[int, int, int, bool]]:
             (below, batch, above, True),  # its gradient
         ]
     return products
+
+
+def fit_to_best(
+    machine: HelmholtzMachine,
+    train: np.ndarray,
+    validation: np.ndarray,
+    batch_size: int = 100,
+    epochs: int = 200,
+    patience: int = 10,
+) -> None:
+    """Trains a compiled machine, and keeps the weights of its best epoch on the validation data.
+
+    Args:
+        machine: The machine.
+        train: Rows `[N, D]`.
+        validation: Rows `[M, D]`.
+        batch_size: Rows of a step.
+        epochs: The most epochs.
+        patience: Epochs without a better validation likelihood after which to stop.
+    """
+    stop = keras.callbacks.EarlyStopping(
+        "val_log_likelihood", mode="max", patience=patience, restore_best_weights=True
+    )
+    machine.fit(
+        train,
+        batch_size=batch_size,
+        epochs=epochs,
+        validation_data=validation,
+        callbacks=[stop],
+        verbose=0,
+    )

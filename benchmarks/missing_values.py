@@ -14,6 +14,7 @@ import numpy as np
 import sklearn.experimental.enable_iterative_imputer  # noqa: F401  (makes it importable)
 from sklearn.impute import IterativeImputer, KNNImputer
 
+from benchmarks.machines import fit_to_best
 from rws_keras import HelmholtzMachine, datasets
 from rws_keras.baselines import ChowLiuTree, IndependentUnits
 from rws_keras.objectives import ReweightedWakeSleep
@@ -137,15 +138,5 @@ def _machine(visible: str, train: np.ndarray, validation: np.ndarray) -> Helmhol
         units, [units, units // 2], p=[visible, "sbn"], prior="sbn", missing="marginalize", seed=0
     )
     machine.compile(keras.optimizers.Adam(3e-3), ReweightedWakeSleep(10), num_particles=50)
-    stop = keras.callbacks.EarlyStopping(
-        "val_log_likelihood", mode="max", patience=5, restore_best_weights=True
-    )
-    machine.fit(
-        train,
-        batch_size=100,
-        epochs=50,
-        validation_data=validation,
-        callbacks=[stop],
-        verbose=0,
-    )
+    fit_to_best(machine, train, validation, epochs=50, patience=5)
     return machine

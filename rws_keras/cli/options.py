@@ -30,3 +30,7 @@ ZooAddress = Annotated[
         "presets that come with rws_keras]",
     ),
 ]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="Of arrays and images: the grey level from which on a pixel is on."),
+]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rws_keras.cli.errors import continued_by, writing_to
-from rws_keras.cli.options import NUM_PARTICLES, ApiKey
+from rws_keras.cli.options import NUM_PARTICLES, ApiKey, Threshold
 from rws_keras.cli.output import console, say
 from rws_keras.cli.start import start_tensorflow
 from rws_keras.errors import UserError
@@ -71,10 +71,7 @@ def score(
             help="Whether the first line of a CSV has names of columns. [default: look at it]",
         ),
     ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Of arrays and images: the grey level from which on a pixel is on."),
-    ] = None,
+    threshold: Threshold = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing CSV file.")
     ] = False,

@@ -9,6 +9,7 @@ import typer
 
 from rws_keras.cli.errors import continued_by, writing_to
 from rws_keras.cli.evaluation import show_evaluations
+from rws_keras.cli.options import Threshold
 from rws_keras.cli.output import console, error_console, say, show
 from rws_keras.cli.start import start_tensorflow
 from rws_keras.errors import UserError
@@ -40,10 +41,7 @@ def fit(
         list[str] | None,
         typer.Option(help="A column of numbers that are choices; may be given several times."),
     ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Of arrays and images: the grey level from which on a pixel is on."),
-    ] = None,
+    threshold: Threshold = None,
     validation_data: Annotated[
         Path | None,
         typer.Option(

@@ -15,14 +15,14 @@ from rws_keras.layers.registry import Family
 from rws_keras.layers.stack import check_layers
 from rws_keras.models.architecture import check_stacks, name_layers, one_per_layer, with_options
 from rws_keras.models.calibration import Calibration
-from rws_keras.models.inference import Inference
+from rws_keras.models.conditioning import Conditioning
 from rws_keras.models.joint_model import check_missing
 from rws_keras.models.saving import Saving
 from rws_keras.models.trainer import Trainer
 
 
 @keras.saving.register_keras_serializable(package="rws_keras")
-class HelmholtzMachine(Saving, Inference, Trainer):
+class HelmholtzMachine(Saving, Conditioning, Trainer):
     """A deep directed model of data with latents of one kind or another.
 
     The generative model is `p(x, h) = p(h_L) Π p(h_{l-1} | h_l)` with `h_0 = x`, the

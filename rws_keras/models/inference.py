@@ -1,24 +1,20 @@
-"""What one asks of a trained machine: likelihoods, posteriors, samples, what is missing."""
+"""What one asks of a trained machine: likelihoods, posteriors, samples."""
 
 from __future__ import annotations
 
 import functools
-import math
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-from rws_keras.arrays import BINARY
-from rws_keras.checks import check_integer, check_positive_integer
-from rws_keras.errors import UserError
+from rws_keras.checks import check_positive_integer
 from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
-from rws_keras.models import accuracy, conditionals, imputation
+from rws_keras.models import accuracy
 from rws_keras.models.calibration import Calibration
 from rws_keras.models.evaluator import warn_of_zero_probability
-from rws_keras.models.imputation import Conditional, Imputation
 from rws_keras.models.joint_model import JointModel
 from rws_keras.models.particles import LikelihoodEstimate, Particles, Samples, Statistics
 from rws_keras.models.streaming import Sums, stream_particles
@@ -27,7 +23,7 @@ Data: TypeAlias = np.ndarray | tf.Tensor
 
 
 class Inference(JointModel):
-    """What a `HelmholtzMachine` does with data beside training."""
+    """What a `HelmholtzMachine` estimates of whole rows, and draws."""
 
     _functions: types.SimpleNamespace
     calibration: Calibration | None
@@ -56,12 +52,6 @@ class Inference(JointModel):
             visible_means=function(
                 functools.partial(stream_particles, self, expectation_of=self._visible),
                 input_signature=signature,
-            ),
-            conditional_log_probs=function(
-                functools.partial(conditionals.conditional_log_probs, self), reduce_retracing=True
-            ),
-            impute=function(
-                functools.partial(imputation.impute_with_seed, self), reduce_retracing=True
             ),
             more_sums=function(
                 lambda x, num_particles, seed, done, sums, stop: stream_particles(
@@ -222,142 +212,9 @@ class Inference(JointModel):
         """
         return self._expectation(self._functions.visible_means, x, num_particles, seed)[0]
 
-    def impute(
-        self, x: Data, num_completions: int = 10, num_particles: int = 100, seed: Seed = None
-    ) -> Imputation:
-        """Completes data with missing values (NaN) from p(x_missing | x_observed).
-
-        The machine need not have been made with `missing`. One that was trained with missing
-        values needs fewer particles, as its Q knows of them.
-
-        Args:
-            x: Data `[N, visible]`, NaN where a value is missing; of a choice, all or none.
-            num_completions: C, how many completions to draw.
-            num_particles: K, the number of particles a datum.
-            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
-
-        Returns:
-            An `Imputation`: `completions` `[C, N, visible]`, `mean` and `standard_error`
-            `[N, visible]`, and `likelihood`, that of the observed values. Missing values of data
-            of probability zero stay NaN, with a warning.
-
-        Raises:
-            UserError: If `x` is not data of the machine's width and kind, or a number is not
-                positive.
-
-        Example:
-        ```python
-        rows = np.array(x, np.float32)
-        rows[:, :8] = np.nan            # the first eight units are missing
-        imputed = machine.impute(rows, num_completions=5, seed=0)
-        imputed.mean                    # [N, 64]: at the gaps the probabilities of a one
-        imputed.completions             # [5, N, 64]: the gaps drawn together
-        ```
-
-        Reference:
-            - [Rubin, 1987](https://doi.org/10.1002/9780470316696), for multiple imputation
-        """
-        num_completions = check_positive_integer(num_completions, "num_completions")
-        num_particles = check_positive_integer(num_particles, "num_particles")
-        x = self.p_layers[0].check_data(x, missing=True)
-        seed = stateless_seed(seed)
-        guess = imputation.typical_means(self, seed)
-        imputed = imputation.impute_in_parts(
-            self._functions.impute, x, guess, num_completions, num_particles, seed
-        )
-        warn_of_zero_probability(imputed.likelihood.log_likelihood.numpy())
-        return imputed
-
-    def conditional(
-        self, x: Data, targets: Sequence[int], num_particles: int = 100, seed: Seed = None
-    ) -> Conditional:
-        """Estimates `E[x_t | x_others]`: how probable some units are, given the others.
-
-        Args:
-            x: Data `[N, visible]`, NaN where a value is missing. Values of the targets make no
-                difference.
-            targets: The units asked for, each given all that are not among them; of a choice,
-                all or none.
-            num_particles: K, the number of particles a datum.
-            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
-
-        Returns:
-            A `Conditional`: `mean` and `standard_error` `[N, T]` in the order of the targets, and
-            the `effective_sample_size` `[N]` of the particles.
-
-        Raises:
-            UserError: As `impute`, or if a target is not a unit of the data.
-
-        Example:
-        ```python
-        machine.conditional(x, targets=[2]).mean         # [N, 1]: p(x_2 = 1 | the other units)
-        ```
-        """
-        targets = [check_integer(target, "targets", minimum=0) for target in targets]
-        if not targets or max(targets) >= self.visible_units:
-            raise UserError(
-                f"`targets` must be units from 0 to {self.visible_units - 1}, got {targets}."
-            )
-        x = self.p_layers[0].check_data(x, missing=True)
-        start = 0
-        for size in self.p_layers[0].choices or ():
-            inside = [unit for unit in range(start, start + size) if unit in targets]
-            if 0 < len(inside) < size:
-                raise UserError(
-                    f"`targets` has {inside} of the choice of units {start} to {start + size - 1}; "
-                    "ask for all of them."
-                )
-            start += size
-        others = np.isin(np.arange(self.visible_units), targets, invert=True)
-        imputed = self.impute(tf.where(others, x, math.nan), 1, num_particles, seed)
-        return Conditional(
-            tf.gather(imputed.mean, targets, axis=1),
-            tf.gather(imputed.standard_error, targets, axis=1),
-            imputed.likelihood.effective_sample_size,
-        )
-
     def forget_calibration(self) -> None:
         """Drops the calibration, as training does: it is that of the weights of its time."""
         self.calibration = None
-
-    def conditional_log_probs(
-        self, x: Data, num_particles: int = 100, seed: Seed = None
-    ) -> tf.Tensor:
-        """Estimates `log p(x_c | x_others)` of each column: which values of a row are odd.
-
-        A column is a binary unit, or a choice of several. The time for a row grows with the square
-        of the number of units, as each value of each column is tried.
-
-        Args:
-            x: Data `[N, visible]`, NaN where a value is missing.
-            num_particles: K, the number of particles a datum.
-            seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
-
-        Returns:
-            A tensor `[N, C]` in nats, with one column for each binary unit and for each choice,
-            in their order; NaN of one that is missing.
-
-        Raises:
-            UserError: If `x` is not data of the machine's width and kind, or its visible units
-                are not binary.
-
-        Example:
-        ```python
-        log_probs = machine.conditional_log_probs(x, seed=0)      # [N, C], nats
-        np.argsort(log_probs, axis=1)[:, :3]                      # the three oddest columns
-        ```
-
-        Reference:
-            - [Geisser & Eddy, 1979](https://doi.org/10.1080/01621459.1979.10481632)
-        """
-        num_particles = check_positive_integer(num_particles, "num_particles")
-        if self.p_layers[0].support is not BINARY:
-            raise UserError("Conditional log-probabilities are of binary data.")
-        x, seed = self.p_layers[0].check_data(x, missing=True), stateless_seed(seed)
-        guess = tf.zeros_like(x)
-        if self.missing is None and np.isnan(x).any():
-            guess = self.impute(x, 1, num_particles, seed).mean
-        return self._functions.conditional_log_probs(x, guess, tf.constant(num_particles), seed)
 
     def calibrate(
         self, x: Data, num_particles: int = 100, seed: Seed = 0, batch_size: int = 100

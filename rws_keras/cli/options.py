@@ -17,7 +17,6 @@ Model = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
-NumParticles = Annotated[int, typer.Option(min=1, help="Number of particles per row, K.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="RWS_KERAS_API_KEY", help="API key.")]
 Preset = Annotated[
     str, typer.Argument(metavar="PRESET", help="A preset's name, path or http(s) address.")

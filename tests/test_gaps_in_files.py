@@ -62,7 +62,7 @@ def test_scores_of_rows_with_gaps(here):
     expected = machine.calibration.tail_probability(scores["log_likelihood"].astype("f4"))
     np.testing.assert_allclose(scores["tail_probability"], expected, rtol=1e-5)
     assert scores["log_likelihood"].idxmin() == "c"
-    assert "smokes (" in scores.loc["c", "oddest"]
+    assert scores.loc["c", "oddest"].startswith("smokes (")
     assert scores.loc["a", "oddest"].count(";") == 1
     assert scores.loc["b", "oddest"] == ""
 

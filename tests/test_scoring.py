@@ -300,6 +300,7 @@ def test_options_without_effect_and_names_that_are_taken(here):
     cases = [
         (["plain.keras", "d.npy", "--signature", "score_fast"], "--signature needs --url"),
         (["plain.keras", "d.npy", "--version", "1"], "--version needs --url"),
+        (["plain.keras", "d.npy", "--schema-of", "survey.keras"], "--schema-of needs --url"),
         (["m", "d.npy", "--url", "http://a", "--seed", "1"], "--seed has no effect with --url"),
         (["m", "d.npy", "--url", "http://a", "--num-particles", "9"], "--num-particles has no"),
         (["plain.keras", "d.npy", "--id", "who"], "`id_column` has no effect on d.npy"),
@@ -317,21 +318,3 @@ def test_options_without_effect_and_names_that_are_taken(here):
     with pytest.raises(UserError, match="have a column 'row' of their own"):
         score("survey.keras", "taken.csv", "--id", "row")
     assert not list(here.glob("*.scores.csv*"))
-
-
-def test_a_server_is_asked_with_its_own_number_of_particles(here, plain, monkeypatch):
-    asked = []
-
-    class Client:
-        def __init__(self, url, model, version, api_key):
-            self.model, self.version = model, version
-
-        def predict(self, signature, x):
-            asked.append((self.model, signature, len(x)))
-            return {name: x.sum(axis=1) for name in COLUMNS[:3]}
-
-    monkeypatch.setattr("rws_keras.serving.client.Client", Client)
-    shown = score("m", "d.npy", "--url", "http://a", "--batch-size", 4)
-    assert asked == [("m", "serving_default", 4), ("m", "serving_default", 2)]
-    assert "K is that of the server's serving_default" in shown
-    assert list(read("d.npy.scores.csv")[0]) == ["row", *COLUMNS[:3]]

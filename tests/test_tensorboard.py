@@ -55,6 +55,9 @@ def log(machine, board):
     board.on_train_end()
 
 
+NAMES = [f"answer {letter}" for letter in "abcdefghijkl"]
+
+
 @pytest.fixture(scope="module")
 def x():
     rows = (np.random.default_rng(0).random((60, 12)) < 0.4).astype(np.uint8)
@@ -68,7 +71,12 @@ def table(x, tmp_path_factory):
     directory = tmp_path_factory.mktemp("table")
     machine = make()
     board = TensorBoard(
-        directory, x[:40], hyperparameters=PARAMETERS, run_name="the run", reference=x
+        directory,
+        x[:40],
+        hyperparameters=PARAMETERS,
+        run_name="the run",
+        reference=x,
+        column_names=NAMES,
     )
     history = machine.fit(x, epochs=2, validation_data=x, callbacks=[board], verbose=0).history
     for each in ("validation", "test"):
@@ -267,6 +275,22 @@ def test_tables_are_compared(table, x):
         pixels(parts["train"], "table/marginals"),
         plots.means_beside(x.mean(axis=0), monitoring.sample_table(machine, 0).means),
     )
+
+
+def test_columns_that_differ_are_named(table, x):
+    """On the card of the last epoch, the largest difference first."""
+    machine, _, parts, _ = table
+    card = value(parts["train"], "table/columns").item().decode()
+    of_means, of_pairs = card.split("\n\n")
+    samples = monitoring.sample_table(machine, 0)
+    worst = np.abs(samples.means - x.mean(axis=0)).argmax()
+    figures = f"{x[:, worst].mean():.3f} | {samples.means[worst]:.3f}"
+    assert of_means.splitlines()[2] == f"| `{NAMES[worst]}` | {figures} |"
+    assert len(of_means.splitlines()) == 2 + 12
+    # Columns 0 and 1 of the data are equal, which the machine does not know yet.
+    first = of_pairs.splitlines()[2]
+    assert first.startswith("| `answer a` | `answer b` | 1.000 | ")
+    assert len(of_pairs.splitlines()) == 2 + 20
 
 
 def test_correlations_are_those_of_numpy(x):

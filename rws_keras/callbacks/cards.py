@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from rws_keras.callbacks.monitoring import Table
 from rws_keras.errors import UserError
 
 # The part of the logs that is about the run as a whole. What is logged there as a scalar is a
@@ -16,6 +17,9 @@ from rws_keras.errors import UserError
 # hyperparameters. The description of an experiment, which could name metrics and columns, is
 # read from the first run of a log directory alone; without one the columns are those of all runs.
 SUMMARY = "summary"
+
+# Of a table's columns, and of their pairs, how many are named.
+_MOST_COLUMNS = 20
 
 _NEEDED = ("log_likelihood", "log_likelihood_se", "num_particles", "num_data")
 
@@ -90,6 +94,38 @@ def result_card(results: Mapping[str, Mapping[str, float]]) -> str:
         for split, result in results.items()
     ]
     return _table(("split", "log-likelihood (nats)", "standard error", "K", "data"), rows)
+
+
+def columns_card(data: Table, samples: Table, names: Sequence[str]) -> str:
+    """What differs most between data and samples, by the names of the columns, as Markdown tables.
+
+    Args:
+        data: The data's means and correlations.
+        samples: The samples'.
+        names: Names `[D]` of the columns.
+    """
+    order = np.argsort(-np.abs(data.means - samples.means), kind="stable")[:_MOST_COLUMNS]
+    means = [
+        (f"`{names[column]}`", f"{data.means[column]:.3f}", f"{samples.means[column]:.3f}")
+        for column in order
+    ]
+    parts = [_table(("column", "mean in the data", "in samples"), means)]
+    first, second = np.triu_indices(len(data.columns), k=1)
+    of_data, of_samples = data.correlations[first, second], samples.correlations[first, second]
+    order = np.argsort(-np.abs(of_data - of_samples), kind="stable")[:_MOST_COLUMNS]
+    correlations = [
+        (
+            f"`{names[data.columns[first[pair]]]}`",
+            f"`{names[data.columns[second[pair]]]}`",
+            f"{of_data[pair]:.3f}",
+            f"{of_samples[pair]:.3f}",
+        )
+        for pair in order
+    ]
+    if correlations:
+        titles = ("column", "and column", "correlation in the data", "in samples")
+        parts.append(_table(titles, correlations))
+    return "\n\n".join(parts)
 
 
 def log_results(

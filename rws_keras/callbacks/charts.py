@@ -75,6 +75,8 @@ _DESCRIPTIONS = {
     f"between the correlations of the data and of {TABLE_SAMPLES:,} samples from P. Samples alone "
     f"make it about {TABLE_SAMPLES**-0.5:.2f}. Of a wide table only the {CORRELATED_UNITS} columns "
     "that vary most are taken.",
+    "table/columns": "The columns whose means differ most between the data and "
+    f"{TABLE_SAMPLES:,} samples from P, and the pairs of columns whose correlations do.",
     IN_TRAINING: "Log-likelihood of the validation data after the last epoch, with the K of the "
     "validation in training.",
 }
@@ -131,6 +133,11 @@ def histogram(tag: str, values: np.ndarray | tf.Tensor) -> None:
 def image(tag: str, pixels: np.ndarray) -> None:
     """Writes an image `[height, width, channels]` with its description to the open writer."""
     tf.summary.image(tag, pixels[None], description=describe(tag))
+
+
+def text(tag: str, markdown: str) -> None:
+    """Writes a card of the Text tab to the writer that is open."""
+    tf.summary.text(tag, markdown, description=describe(tag))
 
 
 def epoch_charts(values: Mapping[str, float], num_particles: str) -> Iterator[Chart]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -34,9 +35,9 @@ class TensorBoard(keras.callbacks.Callback):
     latent layer, and the means of Q beside those of P's prior. Where the data are images: samples
     from P, reconstructions, and the receptive fields of each latent layer whose P layers have
     kernels. Where they are tables: marginals and correlations of samples beside those of the
-    data. Every chart has a description, and the Custom Scalars tab has a layout. Layers are
-    called `p_0 … p_L` and `q_1 … q_L` after the units that they give, as in
-    `machine.summary()`.
+    data, and the columns in which they differ most. Every chart has a description, and the Custom
+    Scalars tab has a layout. Layers are called `p_0 … p_L` and `q_1 … q_L` after the units that
+    they give, as in `machine.summary()`.
 
     The hyperparameters make a row of the HParams tab, with the last log-likelihood of the
     validation data, and those that `log_results` adds at the end.
@@ -59,6 +60,8 @@ class TensorBoard(keras.callbacks.Callback):
             noise each time.
         reference: Data `[N, visible]` that samples are compared with, for instance the training
             data, where the data are tables. Of more than 10,000 rows the first are taken.
+        column_names: Names `[visible]` of the columns of `reference`, such as `schema.units`; by
+            default their numbers, from 1 on.
 
     Raises:
         UserError: If an argument is not what it should be, or would have no effect.
@@ -80,6 +83,7 @@ class TensorBoard(keras.callbacks.Callback):
         seed: Seed = 0,
         run_name: str | None = None,
         reference: np.ndarray | tf.Tensor | None = None,
+        column_names: Sequence[str] | None = None,
     ):
         super().__init__()
         if run_name is not None and not hyperparameters:
@@ -93,10 +97,13 @@ class TensorBoard(keras.callbacks.Callback):
                 "`reference` has no effect beside `image_shape`: samples of images are shown as "
                 "images. Leave one of them out."
             )
+        if column_names is not None and reference is None:
+            raise UserError("`column_names` has no effect without `reference`.")
         self.log_dir = os.path.expanduser(log_dir)  # a string: it may be a gs:// address
         self.run_name = run_name
         self.x = x
         self.reference = reference
+        self.column_names = column_names
         self.image_shape = None if image_shape is None else _check_image_shape(image_shape)
         self.hyperparameters = cards.check_hyperparameters(hyperparameters or {})
         self.num_images = num_images
@@ -117,6 +124,7 @@ class TensorBoard(keras.callbacks.Callback):
             # Traced once for each combination of the objective's settings, such as K.
             self._gradients = tf.function(self._monitor, autograph=False)
         if self.reference is not None:
+            self._names = _column_names(self.column_names, machine.visible_units)
             self._table = monitoring.Table.of(
                 machine.check_data(self.reference[:_REFERENCE_ROWS]).numpy()
             )
@@ -241,6 +249,7 @@ class TensorBoard(keras.callbacks.Callback):
         charts.image("table/marginals", plots.means_beside(data.means, samples.means))
         pixels = plots.beside(data.correlations, samples.correlations)
         charts.image("table/correlations", pixels)
+        charts.text("table/columns", cards.columns_card(data, samples, self._names))
 
 
 def _check_image_shape(image_shape):
@@ -250,3 +259,14 @@ def _check_image_shape(image_shape):
         raise UserError(f"`image_shape` must be (height, width), got {image_shape!r}.")
     height, width = (check_positive_integer(size, "image_shape") for size in sizes)
     return height, width
+
+
+def _column_names(names, units):
+    if names is None:
+        return [str(number) for number in range(1, units + 1)]
+    if len(names) != units:
+        raise UserError(
+            f"`column_names` must be one name for each of the machine's {units} visible units, "
+            f"got {len(names)}."
+        )
+    return list(names)

@@ -91,6 +91,14 @@ def score(
     version: Annotated[
         int | None, typer.Option(help="With --url: the model's version. [default: the newest]")
     ] = None,
+    schema_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="With --url: the run, preset or .keras file that was exported, to read a table by "
+            "its columns and values.",
+        ),
+    ] = None,
     api_key: ApiKey = None,
 ) -> None:
     """Scores the rows of files: their log-likelihoods, in nats, as CSV.
@@ -101,8 +109,9 @@ def score(
     there.
     """
     start_tensorflow()
+    from rws_keras.serving.client import Client
     from rws_keras.serving.score_file import ScoreFile
-    from rws_keras.serving.scoring import score_files
+    from rws_keras.serving.scoring import by_server, score_files
     from rws_keras.training.interruption import Interruption
     from rws_keras.training.progress import evaluation_bar
 
@@ -112,7 +121,9 @@ def score(
     target = ScoreFile(to, overwrite)
     options = (id_column, header, threshold)
     if url is None:
-        _check_without_effect("needs --url", signature=signature, version=version)
+        _check_without_effect(
+            "needs --url", signature=signature, version=version, schema_of=schema_of
+        )
         k = num_particles or NUM_PARTICLES
         scores, files = _by_machine(model, paths, k, seed or 0, explain or 0, options)
         told = f"K = {k:,}"
@@ -120,9 +131,9 @@ def score(
         _check_without_effect(
             "has no effect with --url", num_particles=num_particles, seed=seed, explain=explain
         )
-        scores, files = _by_server(
-            url, model, version, api_key, signature or "serving_default", paths, options
-        )
+        client = Client(url, model, version, api_key)
+        scores = by_server(client, signature or "serving_default")
+        files = _rows_for_server(url, schema_of, paths, options)
         told = f"K is that of the server's {signature or 'serving_default'}"
     batches = math.ceil(sum(len(rows.x) for rows in files.values()) / batch_size)
     screen = console()
@@ -171,8 +182,7 @@ def _by_machine(
     missing = machine.missing is not None
     files = {str(path): read_rows(path, units, schema, *options, binary, missing) for path in paths}
     for name, rows in files.items():
-        if rows.unused:
-            say(f"{name}: the machine does not use the columns {', '.join(rows.unused)}.")
+        _report_unused(name, rows)
     calibration = machine.calibration
     if calibration is not None and calibration.num_particles != num_particles:
         say(
@@ -182,28 +192,38 @@ def _by_machine(
     return scoring.by_machine(machine, num_particles, seed, schema, explain), files
 
 
-def _by_server(
+def _rows_for_server(
     url: str,
-    model: str,
-    version: int | None,
-    api_key: str | None,
-    signature: str,
+    schema_of: str | None,
     paths: list[Path],
     options: tuple[str | None, bool | None, float | None],
-) -> tuple[Scores, dict[str, Rows]]:
+) -> dict[str, Rows]:
     import numpy as np
 
-    from rws_keras.datasets import read_rows
-    from rws_keras.serving import scoring
-    from rws_keras.serving.client import Client
+    from rws_keras.datasets import Schema, read_rows
+    from rws_keras.training import sources
 
+    schema = None
+    if schema_of is not None:
+        schema = Schema.of(sources.find(schema_of).machine())
+        if schema is None:
+            raise UserError(
+                f"{schema_of} keeps no schema of a table's columns; leave --schema-of out."
+            )
     # The server knows which values its model takes.
     files = {
-        str(path): read_rows(path, None, None, *options, binary=False, missing=True)
+        str(path): read_rows(path, None, schema, *options, binary=False, missing=True)
         for path in paths
     }
+    for name, rows in files.items():
+        _report_unused(name, rows)
     if url.startswith("http") and any(np.isnan(rows.x).any() for rows in files.values()):
         raise UserError("Missing values have no place in REST's JSON; give --url grpc://HOST:PORT.")
     if len(widths := {rows.x.shape[1] for rows in files.values()}) > 1:
         raise UserError(f"The files' rows have different lengths: {sorted(widths)}.")
-    return scoring.by_server(Client(url, model, version, api_key), signature), files
+    return files
+
+
+def _report_unused(name: str, rows: Rows) -> None:
+    if rows.unused:
+        say(f"{name}: the machine does not use the columns {', '.join(rows.unused)}.")

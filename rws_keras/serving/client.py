@@ -10,7 +10,12 @@ import grpc
 import numpy as np
 import requests
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    model_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 from rws_keras.errors import UserError, reason
 
@@ -56,7 +61,7 @@ class Client:
         self.version = version
         self._timeout = timeout
         self._key = {"x-api-key": api_key} if api_key else {}
-        self._only_outputs: dict[str, str] = {}
+        self._output_names: dict[str, list[str]] = {}
         if parts.scheme == "grpc":
             self._stub = prediction_service_pb2_grpc.PredictionServiceStub(
                 grpc.insecure_channel(
@@ -68,11 +73,13 @@ class Client:
                 )
             )
             self._ask = self._ask_grpc
+            self._outputs_by_signature = self._outputs_grpc
         else:
             which = "" if version is None else f"/versions/{version}"
             self._address = f"{url.rstrip('/')}/v1/models/{model}{which}"
             self._session = requests.Session()
             self._ask = self._ask_rest
+            self._outputs_by_signature = self._outputs_rest
 
     def predict(self, signature: str = "serving_default", **inputs) -> dict[str, np.ndarray]:
         """Runs a signature.
@@ -96,6 +103,25 @@ class Client:
             if pause is not None:
                 time.sleep(pause)
         raise AssertionError
+
+    def output_names(self, signature: str = "serving_default") -> list[str]:
+        """Names of a signature's outputs, in alphabetical order.
+
+        Args:
+            signature: Its name.
+
+        Raises:
+            ClientError: If the server refuses, cannot be reached, or has no such signature.
+        """
+        if signature not in self._output_names:
+            definitions = self._outputs_by_signature()
+            if signature not in definitions:
+                raise ClientError(
+                    f"The model {self.model} has no signature {signature!r}; it has "
+                    f"{', '.join(sorted(definitions))}."
+                )
+            self._output_names[signature] = definitions[signature]
+        return self._output_names[signature]
 
     def score(
         self, x: np.ndarray, signature: str = "serving_default", batch_size: int = 256
@@ -133,16 +159,14 @@ class Client:
             return None
         outputs = _or_refuse(status, answer)["outputs"]
         if not isinstance(outputs, dict):
-            outputs = {self._only_output(signature): outputs}
+            # REST leaves the name of a signature's one output out of its answers.
+            outputs = {self.output_names(signature)[0]: outputs}
         return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
 
-    def _only_output(self, signature):
-        """The name of a signature's one output, which REST leaves out of its answers."""
-        if signature not in self._only_outputs:
-            metadata = _or_refuse(*self._send("GET", "/metadata"))["metadata"]
-            definition = metadata["signature_def"]["signature_def"][signature]
-            (self._only_outputs[signature],) = definition["outputs"]
-        return self._only_outputs[signature]
+    def _outputs_rest(self):
+        metadata = _or_refuse(*self._send("GET", "/metadata"))["metadata"]
+        definitions = metadata["signature_def"]["signature_def"]
+        return {name: sorted(each["outputs"]) for name, each in definitions.items()}
 
     def _send(self, method, what, **content):
         address = self._address + what
@@ -155,17 +179,33 @@ class Client:
             raise ClientError(f"There is no answer from {address}: {_cause(error)}.") from error
 
     def _ask_grpc(self, signature, arrays, last):
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = self.model
-        request.model_spec.signature_name = signature
-        if self.version is not None:
-            request.model_spec.version.value = self.version
+        request = predict_pb2.PredictRequest(model_spec=self._model_spec(signature))
         for name, array in arrays.items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+        response = self._call(self._stub.Predict, request, last)
+        if response is None:
+            return None
+        return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+
+    def _outputs_grpc(self):
+        request = get_model_metadata_pb2.GetModelMetadataRequest(
+            model_spec=self._model_spec(), metadata_field=["signature_def"]
+        )
+        response = self._call(self._stub.GetModelMetadata, request, last=True)
+        definitions = get_model_metadata_pb2.SignatureDefMap()
+        response.metadata["signature_def"].Unpack(definitions)
+        return {name: sorted(each.outputs) for name, each in definitions.signature_def.items()}
+
+    def _model_spec(self, signature=""):
+        spec = model_pb2.ModelSpec(name=self.model, signature_name=signature)
+        if self.version is not None:
+            spec.version.value = self.version
+        return spec
+
+    def _call(self, method, request, last):
+        """The answer of a gRPC method, or `None` if the server is busy and is asked again."""
         try:
-            response = self._stub.Predict(
-                request, timeout=self._timeout, metadata=tuple(self._key.items())
-            )
+            return method(request, timeout=self._timeout, metadata=tuple(self._key.items()))
         except grpc.RpcError as error:
             if error.code() in _BUSY and not last:
                 return None
@@ -173,7 +213,6 @@ class Client:
             raise ClientError(
                 f"The server refused the request ({code}): {error.details()}"
             ) from error
-        return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
 
 def _cause(error: requests.RequestException) -> str:

@@ -74,7 +74,8 @@ def export_preset(preset: Path, to: Path, name: str | None = None, **options) ->
     """Exports the preset in a folder; see `export`."""
     metadata = preset_files.read_metadata(preset / preset_files.METADATA)
     name = _check_name(metadata["name"] if name is None else name)
-    scorer = Scorer(HelmholtzMachine.from_preset(preset), **options)
+    machine = HelmholtzMachine.from_preset(preset)
+    scorer = Scorer(machine, **options)
     base = to / name
     base.mkdir(parents=True, exist_ok=True)
     # Beside the versions, under a name that no server takes for one.
@@ -83,7 +84,9 @@ def export_preset(preset: Path, to: Path, name: str | None = None, **options) ->
         signatures = write_saved_model(scorer, directory)
         extra = directory / "assets.extra"
         extra.mkdir()
-        write_warmup_requests(extra / "tf_serving_warmup_requests", name, signatures)
+        # A drawn row, as zeros need not be valid: of a choice exactly one unit is on.
+        x = machine.sample(1, seed=0).x.numpy()
+        write_warmup_requests(extra / "tf_serving_warmup_requests", name, signatures, x)
         card = preset / publishing.CARD
         if card.exists():
             shutil.copyfile(card, extra / publishing.CARD)
@@ -118,15 +121,23 @@ def _take_next_version(directory: Path, base: Path) -> Path:
             return version
 
 
-def write_warmup_requests(path: Path, model: str, signatures: dict) -> None:
-    """Writes one request for each signature, which TF Serving answers before it is ready."""
+def write_warmup_requests(path: Path, model: str, signatures: dict, x: np.ndarray) -> None:
+    """Writes one request for each signature, which TF Serving answers before it is ready.
+
+    Args:
+        path: The file.
+        model: The model's name.
+        signatures: The functions by their names.
+        x: What inputs called `x` hold, one row; all others hold zeros.
+    """
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:
         for name, function in signatures.items():
             request = predict_pb2.PredictRequest()
             request.model_spec.name = model
             request.model_spec.signature_name = name
             for spec in function.input_signature:
-                value = np.zeros([1, *spec.shape[1:]], spec.dtype.as_numpy_dtype)
+                zeros = np.zeros([1, *spec.shape[1:]], spec.dtype.as_numpy_dtype)
+                value = x if spec.name == "x" else zeros
                 request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(value))
             log = prediction_log_pb2.PredictionLog(
                 predict_log=prediction_log_pb2.PredictLog(request=request)

@@ -97,9 +97,20 @@ def _oddest(log_probs: np.ndarray, names: list[str], count: int) -> str:
 
 
 def by_server(client: Client, signature: str) -> Scores:
-    """Scores that a server computes; K is that of its signature."""
+    """Scores that a server computes; K is that of its signature.
+
+    Raises:
+        ClientError: If the server does not answer, or the signature does not score rows.
+    """
+    outputs = client.output_names(signature)
+    if not set(_ESTIMATES) <= set(outputs):
+        raise UserError(
+            f"The signature {signature} of {client.model} gives {', '.join(outputs)}, not scores; "
+            "expected serving_default, score_fast or score_accurate."
+        )
+    columns = [*_ESTIMATES, *(["tail_probability"] if "tail_probability" in outputs else [])]
     key = {"model": client.model, "version": str(client.version), "signature": signature}
-    return Scores(_ESTIMATES, lambda x: client.predict(signature, x=x), key)
+    return Scores(tuple(columns), lambda x: client.predict(signature, x=x), key)
 
 
 class Summary(NamedTuple):

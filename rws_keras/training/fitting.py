@@ -97,6 +97,7 @@ def train(
     validation, counts = datasets.count_rows(data.validation[: recipe.evaluation.validation_rows])
     progress = ProgressBar(console, name, recipe.epochs, first_epoch)
     if callbacks is None:
+        is_table = data.image_shape is None
         callbacks = [
             TensorBoard(
                 run.logs,
@@ -105,7 +106,8 @@ def train(
                 hyperparameters=_flatten(recipe),
                 run_name=_name_in_logs(run),
                 seed=recipe.seed,
-                reference=data.train if data.image_shape is None else None,
+                reference=data.train if is_table else None,
+                column_names=data.schema.units if is_table and data.schema else None,
             )
         ]
     if recipe.particle_schedule:

@@ -12,6 +12,8 @@ from wire import PRESET, SMALL
 from rws_keras import HelmholtzMachine
 from rws_keras.callbacks import write_png
 from rws_keras.cli.program import app
+from rws_keras.datasets import Column, Schema
+from rws_keras.errors import UserError
 from rws_keras.models.scorer import Scorer
 from rws_keras.serving.client import Client, ClientError
 from rws_keras.serving.export import export
@@ -19,10 +21,26 @@ from rws_keras.serving.export import export
 pytestmark = pytest.mark.processes
 
 
+SCHEMA = Schema([Column("smokes", ("no", "yes")), Column("drink", ("beer", "milk", "tea"))])
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def survey(tmp_path_factory):
+    """The file of a calibrated machine that keeps a schema."""
+    machine = HelmholtzMachine.from_sizes(
+        4, [3], choices=SCHEMA.groups, schema=SCHEMA.get_config(), seed=0
+    )
+    machine.calibrate(machine.sample(50, seed=1).x, SMALL["num_particles"])
+    path = tmp_path_factory.mktemp("machine") / "survey.keras"
+    machine.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, survey):
     models = tmp_path_factory.mktemp("models")
     export(PRESET, models, **SMALL)
+    export(survey, models, **SMALL)
     server = ServerProcess(
         "--models", models, "--max-rows", 30, "--api-key", "key", log=models.parent / "client-log"
     )
@@ -125,3 +143,30 @@ def test_the_command_scores_files(server, machine, x, tmp_path, ending, protocol
     assert f"{expected['log_likelihood'].numpy().mean():.2f} nats" in result.output
     assert "K is that of the server's score_accurate" in result.output
     assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, scores.name]
+
+
+@pytest.mark.parametrize("protocol", ["url", "grpc_url"])
+def test_the_command_reads_a_table_by_the_schema_of_a_machine(server, survey, tmp_path, protocol):
+    """The server's scores and tail probabilities are those that are computed here."""
+    table = tmp_path / "d.csv"
+    table.write_text("who,drink,smokes\n7,tea,yes\n8,beer,no\n9,milk,yes\n")
+    here, there = tmp_path / "here.csv", tmp_path / "there.csv"
+
+    def score(model, to, *arguments):
+        arguments = ["score", model, table, "--id", "who", "--to", to, *arguments]
+        result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        with to.open() as file:
+            return list(csv.DictReader(file))
+
+    expected = score(survey, here, "--num-particles", SMALL["num_particles"])
+    at = ["--url", getattr(server, protocol), "--api-key", "key"]
+    found = score("survey", there, *at, "--schema-of", survey)
+    assert "tail_probability" in found[0]
+    assert found == [{k: v for k, v in row.items() if k != "num_particles"} for row in expected]
+    with pytest.raises(UserError, match="keeps no schema"):
+        score("survey", tmp_path / "x.csv", *at, "--schema-of", PRESET)
+    with pytest.raises(UserError, match="gives latent_1, not scores"):
+        score("survey", tmp_path / "x.csv", *at, "--signature", "posterior")
+    with pytest.raises(UserError, match=r"no signature 'none'; it has impute, posterior"):
+        score("survey", tmp_path / "x.csv", *at, "--signature", "none")

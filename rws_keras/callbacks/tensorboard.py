@@ -266,7 +266,7 @@ def _column_names(names, units):
         return [str(number) for number in range(1, units + 1)]
     if len(names) != units:
         raise UserError(
-            f"`column_names` must be one name for each of the machine's {units} visible units, "
-            f"got {len(names)}."
+            f"`column_names` must have a name for each of the {units} visible units, got "
+            f"{len(names)}."
         )
     return list(names)

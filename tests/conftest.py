@@ -6,8 +6,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # The tests run in parallel already: one thread for the work within an operation, here and in the
 # processes that tests start.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-# Small machines: to let LLVM optimise what XLA compiles takes longer than it saves.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Small machines: to optimise what XLA compiles takes longer than it saves.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 
 import numpy as np
 import pytest

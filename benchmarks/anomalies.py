@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
@@ -54,9 +55,17 @@ def _of_images(x, data, random):
         "upside down": images[:, ::-1, ::-1].reshape(x.shape),
         **_of_tables(x, data, random),
         "pixels by their frequency": (random.random(x.shape) < frequency).astype(np.uint8),
+        "smooth blobs": _blobs(x, height, width, random),
         "inverted": 1 - x,
         "blank": np.zeros((len(x), x.shape[1]), np.uint8),
     }
+
+
+def _blobs(x, height, width, random):
+    """Noise that is as smooth as pictures of clothes, with as many pixels on as the data have."""
+    noise = random.normal(size=(len(x), height, width))
+    smooth = gaussian_filter(noise, (0, height / 7, width / 7)).reshape(x.shape)
+    return (smooth > np.quantile(smooth, 1.0 - x.mean())).astype(np.uint8)
 
 
 def _of_tables(x, data, random):

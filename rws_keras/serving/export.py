@@ -6,6 +6,7 @@ import datetime
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata as packages
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from rws_keras import HelmholtzMachine
+from rws_keras.callbacks import receptive_fields, write_png
+from rws_keras.callbacks.plots import tile_fields
 from rws_keras.errors import UserError
 from rws_keras.files import expanded, write_json
 from rws_keras.models import preset_files, pretrained
@@ -23,6 +26,8 @@ from rws_keras.training import sources
 from rws_keras.zoo import publish as publishing
 
 ABOUT = "model.json"
+# On the picture of receptive fields.
+_MOST_FIELDS = 64
 _NOT_BINARY = (
     "is not binary: expected every value (of `impute`: every observed one, and the mask) to be 0 "
     "or 1. Binarise grey levels first."
@@ -90,6 +95,8 @@ def export_preset(preset: Path, to: Path, name: str | None = None, **options) ->
         card = preset / publishing.CARD
         if card.exists():
             shutil.copyfile(card, extra / publishing.CARD)
+        calibration = machine.calibration
+        write_receptive_fields(extra / "receptive_fields.png", machine, metadata.get("image_shape"))
         write_json(
             extra / ABOUT,
             {
@@ -98,12 +105,24 @@ def export_preset(preset: Path, to: Path, name: str | None = None, **options) ->
                 "num_particles": scorer.tiers,
                 "num_completions": scorer.num_completions,
                 "seed": scorer.seed,
+                "schema": machine.schema,
+                "calibration": None if calibration is None else calibration.get_config(),
                 "nan_means": _NOT_BINARY,
                 "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "tensorflow": packages.version("tensorflow"),
             },
         )
         return _take_next_version(directory, base)
+
+
+def write_receptive_fields(
+    path: Path, machine: HelmholtzMachine, image_shape: Sequence[int] | None
+) -> None:
+    """Draws the strongest receptive fields of the lowest latents, if the rows are pictures."""
+    fields = None if image_shape is None else receptive_fields(machine, _MOST_FIELDS)
+    if fields is not None:
+        tiles = tile_fields(fields, tuple(image_shape))
+        write_png(path, tiles, enlarge=max(1, 600 // tiles.shape[1]))
 
 
 def _take_next_version(directory: Path, base: Path) -> Path:

@@ -358,7 +358,8 @@ def for_data(path: str | Path, **options: Any) -> tuple[str, Recipe]:
     and a training that ends once the validation likelihood has not risen for some time.
 
     Args:
-        path: A table, an array or a folder of images; see `datasets.load_file`.
+        path: A table, an array or a folder of images; see `datasets.load_file`. Or the name of a
+            data set.
         **options: Of [data], for instance `leave_out`.
 
     Returns:
@@ -367,7 +368,8 @@ def for_data(path: str | Path, **options: Any) -> tuple[str, Recipe]:
     Raises:
         UserError: If the data cannot be loaded.
     """
-    content = {"dataset": str(path), "data": options, "model": {"latents": [1]}, "epochs": 1}
+    content = {"dataset": str(path), "model": {"latents": [1]}, "epochs": 1}
+    content |= {"data": options} if options else {}
     where = f"The recipe for {path}"
     data = validated(content, where).load_data()
     units = data.train.shape[1]

@@ -1,0 +1,81 @@
+"""Families of the visible layer on tables, beside classical models: what `fit FILE` should take.
+
+Each machine is the one that `rws-keras fit FILE` makes, with another family of the visible layer
+and a shorter training. Odd rows are test rows some of whose cells were flipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.machines import fit_to_best
+from rws_keras import HelmholtzMachine, datasets
+from rws_keras.baselines import ChowLiuTree, IndependentUnits
+from rws_keras.training import recipe as recipes
+
+_SETS = (
+    *("nltcs", "plants", "baudio", "jester", "bnetflix"),
+    *("accidents", "pumsb_star", "dna", "mushrooms", "nips"),
+)
+_FAMILIES = {"SBN": "sbn", "DSBN": "dsbn", "AR-SBN": "arsbn", "NADE": "nade"}
+_EPOCHS, _PATIENCE = 30, 3
+_VALIDATION_ROWS, _ODD_ROWS = 1000, 1000
+_NUM_PARTICLES = 1000
+_FLIPPED = 0.05
+
+
+def measure(report: Callable) -> dict:
+    """Test log-likelihoods, and areas under the curve for odd rows, by data set and model."""
+    rows = []
+    for name in _SETS:
+        data = datasets.load(name)
+        usual = data.test[:_ODD_ROWS]
+        flips = np.random.default_rng(0).random(usual.shape) < _FLIPPED
+        odd = np.where(flips, 1 - usual, usual)
+        is_odd = np.repeat([0, 1], [len(usual), len(odd)])
+        for model, score in _models(name, data):
+            report(f"{name}: {model}")
+            found = score(data.test)
+            scores = np.concatenate([found[: len(usual)], score(odd)])
+            rows.append(
+                {
+                    "dataset": name,
+                    "model": model,
+                    "log_likelihood": float(found.mean()),
+                    "log_likelihood_se": float(found.std(ddof=1) / np.sqrt(len(found))),
+                    "auroc": float(roc_auc_score(is_odd, -scores)),
+                }
+            )
+    return {
+        "epochs": _EPOCHS,
+        "patience": _PATIENCE,
+        "num_particles": _NUM_PARTICLES,
+        "flipped": _FLIPPED,
+        "rows": rows,
+    }
+
+
+def _models(name, data) -> Iterator[tuple[str, Callable]]:
+    """The models, and their functions from rows to log-likelihoods in nats, as float64."""
+    yield "independent units", IndependentUnits(data.train).log_likelihood
+    yield "Chow-Liu tree", ChowLiuTree(data.train).log_likelihood
+    for title, family in _FAMILIES.items():
+        machine = _trained(name, data, family)
+
+        def score(x, machine=machine):
+            found = machine.predict(x, num_particles=_NUM_PARTICLES, seed=0, verbose=0)
+            return found.astype(np.float64)
+
+        yield title, score
+
+
+def _trained(name: str, data: datasets.BinaryData, family: str) -> HelmholtzMachine:
+    _, recipe = recipes.for_data(name)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"p": family})})
+    machine = recipe.make_machine(data)
+    validation = data.validation[:_VALIDATION_ROWS]
+    fit_to_best(machine, data.train, validation, recipe.batch_size, _EPOCHS, _PATIENCE)
+    return machine

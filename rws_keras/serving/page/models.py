@@ -1,0 +1,98 @@
+"""What the page knows of the models: an export's own description of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rws_keras.datasets import Schema
+from rws_keras.errors import UserError
+from rws_keras.files import read_json
+
+ABOUT = Path("assets.extra", "model.json")
+
+Predict = Callable[..., Awaitable[dict[str, np.ndarray]]]
+
+
+class Served(Protocol):
+    """The server's models, as the page asks for them."""
+
+    def directories(self) -> dict[str, Path]:
+        """The directory of the newest version of each model that serves."""
+
+    async def predict(
+        self, model: str, signature: str, inputs: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Runs a signature of the newest version."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model of the page.
+
+    Attributes:
+        name: Its name.
+        version: The version that serves.
+        units: How many visible units it has.
+        num_particles: K of `serving_default`.
+        image_shape: `(height, width)` if its rows are pictures.
+        schema: How the columns of a table become units, if it is known.
+        missing: Whether values of a row may be missing.
+        usual: Log-likelihoods of validation rows with the same K, in nats; `None` without any.
+        card: The model's card, Markdown.
+        receptive_fields: A picture, if there is one.
+    """
+
+    name: str
+    version: str
+    units: int
+    num_particles: int
+    image_shape: tuple[int, int] | None
+    schema: Schema | None
+    usual: np.ndarray | None
+    card: str
+    receptive_fields: Path | None
+
+    @classmethod
+    def of(cls, name: str, directory: Path) -> Model:
+        """Reads the description that `rws-keras export` puts beside a SavedModel.
+
+        Raises:
+            UserError: If there is none.
+        """
+        path = directory / ABOUT
+        if not path.exists():
+            raise UserError(
+                f"The model {name} was not written by `rws-keras export`, so the page does not know "
+                "what its rows are. Its scores are available by REST and gRPC."
+            )
+        about = read_json(path)
+        preset, usual = about["preset"], about["calibration"]
+        particles = about["num_particles"]["serving_default"]
+        card, fields = path.parent / "README.md", path.parent / "receptive_fields.png"
+        return cls(
+            name=name,
+            version=directory.name,
+            units=preset["visible_units"],
+            num_particles=particles,
+            image_shape=tuple(preset["image_shape"]) if preset.get("image_shape") else None,
+            schema=Schema.from_config(about["schema"]) if about["schema"] else None,
+            usual=np.array(usual["log_likelihoods"])
+            if usual and usual["num_particles"] == particles
+            else None,
+            card=card.read_text() if card.exists() else "",
+            receptive_fields=fields if fields.exists() else None,
+        )
+
+
+def about(machine: Any) -> dict[str, Any]:
+    """What the page needs to know of a machine, as an export keeps it."""
+    calibration = machine.calibration
+    return {
+        "schema": machine.schema,
+        "calibration": None if calibration is None else calibration.get_config(),
+    }

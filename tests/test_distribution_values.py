@@ -194,12 +194,12 @@ WRONG = [
         np.float32(1.0),
         "is that of the units; got a scalar",
     ),
-    ("autoregressive", "kernel", np.zeros([4, 5]), r"`kernel` must be of shape \[5, 5\]"),
+    ("autoregressive", "kernel", np.zeros([4, 5]), r"`kernel` must have shape \[5, 5\]"),
     ("autoregressive", "kernel", np.zeros([2, 5, 5]), r"got \(2, 5, 5\)"),
-    ("autoregressive", "kernel", np.float32(0.0), r"`kernel` must be of shape \[5, 5\]"),
-    ("nade", "encoder", np.zeros([5, 4]), r"`encoder` must be of shape \[5, 3\]"),
-    ("nade", "decoder", np.zeros([3, 5]), r"`decoder` must be of shape \[5, 3\]"),
-    ("gaussian", "scale", np.ones([4]), "must be of one size, got"),
+    ("autoregressive", "kernel", np.float32(0.0), r"`kernel` must have shape \[5, 5\]"),
+    ("nade", "encoder", np.zeros([5, 4]), r"`encoder` must have shape \[5, 3\]"),
+    ("nade", "decoder", np.zeros([3, 5]), r"`decoder` must have shape \[5, 3\]"),
+    ("gaussian", "scale", np.ones([4]), "must have the same size, got"),
 ]
 
 

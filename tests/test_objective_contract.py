@@ -140,7 +140,7 @@ def test_settings_are_checked_when_they_change(binary):
     machine.compile("adam", objective, jit_compile=False)
     with pytest.raises(UserError, match="`num_dreams` has no effect"):
         machine.fit(binary(8, 6), verbose=0)
-    with pytest.raises(UserError, match="Wake-sleep has `num_particles` = 1, got 2"):
+    with pytest.raises(UserError, match="WakeSleep needs `num_particles` = 1, got 2"):
         WakeSleep().num_particles = 2
 
 

@@ -155,7 +155,7 @@ def test_a_damaged_file_in_the_cache_is_replaced(server, tmp_path):
 def test_without_a_connection_the_copy_of_last_time_serves(server, monkeypatch):
     expected = scores(HelmholtzMachine.from_preset(NAME))
     server.faults["index.json"] = [503] * 3
-    with pytest.warns(UserWarning, match="copy of last time"):
+    with pytest.warns(UserWarning, match="last downloaded copy"):
         machine = HelmholtzMachine.from_preset(NAME)
     np.testing.assert_array_equal(scores(machine), expected)
     monkeypatch.setenv("KERAS_HOME", os.environ["KERAS_HOME"] + "-new")

@@ -38,7 +38,7 @@ class Pace:
 class ProgressBar(keras.callbacks.Callback):
     """One bar over all epochs, with the time that remains and the validation likelihood.
 
-    Where the output is not a terminal, a line an epoch takes the bar's place.
+    If the output is not a terminal, it prints one line per epoch instead.
 
     Args:
         console: Rich console.

@@ -115,7 +115,7 @@ def test_numbers_that_float32_has_not():
 def test_batches_where_data_are_wanted_as_a_whole(x):
     batches = tf.data.Dataset.from_tensor_slices(x).batch(5)
     for method in ("log_likelihood", "posterior_mean", "reconstruct"):
-        with pytest.raises(UserError, match=r"got batches \(.*`predict` take"):
+        with pytest.raises(UserError, match=r"got batches \(.*`predict` accept"):
             getattr(make(), method)(batches)
 
 

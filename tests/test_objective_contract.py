@@ -148,7 +148,7 @@ def test_one_objective_for_machines_of_one_size():
     objective = ReweightedWakeSleep(2)
     HelmholtzMachine.from_sizes(6, [4]).compile("adam", objective)
     HelmholtzMachine.from_sizes(6, [4]).compile("adam", objective)
-    with pytest.raises(UserError, match="was built for a machine of"):
+    with pytest.raises(UserError, match="was built for a machine with"):
         HelmholtzMachine.from_sizes(6, [5]).compile("adam", objective)
 
 

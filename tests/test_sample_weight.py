@@ -210,7 +210,7 @@ def test_targets_and_class_weights_are_refused_in_one_sentence(binary):
         lambda: machine.train_on_batch(x, x),
         lambda: machine.test_on_batch(x, x),
     ):
-        with pytest.raises(UserError, match=r"takes no targets, [^.]*\.$"):
+        with pytest.raises(UserError, match=r"takes no targets: [^.]*\. Pass [^.]*\.$"):
             refused()
     for refused in (machine.fit, machine.train_on_batch):
         with pytest.raises(UserError, match=r"takes no `class_weight`\.$"):

@@ -115,7 +115,7 @@ def test_families_are_looked_up_in_one_registry():
         layers.get("half", 3)
     with pytest.raises(UserError, match="Did you mean 'hidden_units'"):
         layers.get({"family": "nade", "hiden_units": 3}, 3)
-    with pytest.raises(UserError, match="has 3 units, 4 are needed"):
+    with pytest.raises(UserError, match="has 3 units, but 4 are needed"):
         layers.get(layers.SBN(3), 4)
 
 

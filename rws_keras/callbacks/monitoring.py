@@ -109,7 +109,7 @@ def reconstructions(machine: Any, particles: Particles, seed: Seed) -> np.ndarra
     drawn = tf.random.stateless_categorical(log_weights, 1, seed)[:, 0]
     latents = tf.gather(tf.transpose(particles.latents[0], [1, 0, 2]), drawn, batch_dims=1)
     visible = machine.p_layers[0].distribution(latents)
-    # Drawn anew: an autoregressive layer must not look at the datum itself.
+    # Drawn again: an autoregressive layer must not see the datum itself.
     drawn = visible.sample(seed=seed + tf.constant([0, 1]))
     return np.broadcast_to(visible.conditional_mean(drawn), drawn.shape)
 

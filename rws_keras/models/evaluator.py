@@ -210,7 +210,7 @@ class Evaluator(keras.Model):
             raise UserError(NO_TARGETS)
         if arguments.get("class_weight") is not None:
             raise UserError(_NO_CLASSES)
-        # In each epoch of `fit` anew: the iterator over them is there already.
+        # Again in each epoch of `fit`: the iterator over them is there already.
         if not arguments.get("_use_cached_eval_dataset"):
             weight = arguments.pop("sample_weight", None)
             arguments["x"] = self._with_weight(arguments.get("x"), weight)

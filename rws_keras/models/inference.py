@@ -39,8 +39,8 @@ class Inference(JointModel):
         def function(python_function, **options):
             return tf.function(python_function, autograph=False, **options)
 
-        # One trace each, for any number of data and of particles. In a namespace, lest TensorFlow
-        # save them with the machine.
+        # One trace each, for any number of data and of particles. In a namespace, so that
+        # TensorFlow does not save them with the machine.
         return types.SimpleNamespace(
             sums=function(
                 lambda *arguments: stream_particles(self, *arguments)[1], input_signature=signature
@@ -189,7 +189,7 @@ class Inference(JointModel):
 
         Args:
             x: Data `[N, visible]`.
-            num_particles: K, the number of particles a datum.
+            num_particles: K, the number of particles per datum.
             seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
@@ -203,7 +203,7 @@ class Inference(JointModel):
 
         Args:
             x: Data `[N, visible]`.
-            num_particles: K, the number of particles a datum.
+            num_particles: K, the number of particles per datum.
             seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:

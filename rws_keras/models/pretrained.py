@@ -185,7 +185,7 @@ def load(
         machine.save_own_variables(own)
         with _no_machine_in(folder):
             machine.load_weights(folder / WEIGHTS)
-        # The state of the noise is among the weights; another seed starts it anew.
+        # The state of the noise is among the weights; another seed restarts it.
         if overrides and "seed" in overrides:
             machine.load_own_variables(own)
     return machine

@@ -18,7 +18,7 @@ def sequence_seed(seed: Seed) -> tf.Tensor:
         return stateless_seed(seed)
     if -(2**31) <= seed < 2**31:
         return tf.constant([seed, 0])
-    # Both words of a larger one bear on both words here.
+    # Both words of a larger one affect both words here.
     digest = hashlib.sha256(str(seed).encode()).digest()
     return tf.constant(np.frombuffer(digest, np.int32, count=2))
 

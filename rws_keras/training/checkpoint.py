@@ -59,7 +59,7 @@ class Checkpoint(keras.callbacks.Callback):
             self.model.save(new / "machine.keras")
             write_json(new / "state.json", self.state)
             if is_best:
-                # Before the epoch itself: after a crash in between the epoch is trained anew,
+                # Before the epoch itself: after a crash in between the epoch is trained again,
                 # to the same machine.
                 with replace_file(self.run.best) as best:
                     shutil.copyfile(new / "machine.keras", best)

@@ -24,7 +24,7 @@ class Figure(NamedTuple):
     seeds: int = 1
 
     def text(self, digits: int, sign: int = 1) -> str:
-        """The mean times the sign, and the spread behind ±, with so many digits."""
+        """The mean times the sign, and the spread after ±, with this number of digits."""
         spread = "" if self.spread is None else f" ± {self.spread:.{digits}f}"
         return f"{sign * self.mean:.{digits}f}{spread}"
 

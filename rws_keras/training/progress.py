@@ -65,7 +65,7 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
         if epoch == self.first_epoch + 1:
-            # By now all is compiled, the validation and what the logs need too: measure anew.
+            # By now all is compiled, the validation and what the logs need too: measure again.
             self._pace = Pace(self.epochs)
             self._pace.left(epoch)
 

@@ -124,7 +124,7 @@ class OptimizerRecipe(_Section):
         return optimizers().get(self.name.lower()) or keras.saving.get_registered_object(self.name)
 
     def make(self, steps: int) -> keras.optimizers.Optimizer:
-        """The optimizer for a run of so many steps."""
+        """The optimizer for a run with this number of steps."""
         rate = self.learning_rate
         if self.schedule == "cosine":
             rate = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=self.final_rate)

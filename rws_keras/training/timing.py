@@ -11,7 +11,7 @@ Subject = Callable[[int], list[float]]
 
 
 def timer(call: Callable[[], object]) -> Subject:
-    """A subject: times each of so many calls, in seconds."""
+    """A subject: measures the time of each call, in seconds."""
 
     def seconds(steps):
         seconds_of_calls = []

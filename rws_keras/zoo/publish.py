@@ -201,7 +201,7 @@ def write_index(zoo: Path = ZOO) -> None:
 
 
 def regenerate(zoo: Path = ZOO) -> None:
-    """Writes all that is generated anew: cards, index and leaderboard, from what was measured."""
+    """Regenerates cards, index and leaderboard from what was measured."""
     for folder in folders(zoo):
         metadata = preset_files.read_metadata(folder / preset_files.METADATA)
         _check_published(folder, metadata)

@@ -106,8 +106,8 @@ def reconstructions(machine: Any, particles: Particles, seed: Seed) -> np.ndarra
     log_weights = tf.transpose(particles.log_weights)
     # A datum of probability zero gets any of its particles.
     log_weights = tf.where(tf.math.is_finite(log_weights), log_weights, log_weights.dtype.min)
-    drawn = tf.random.stateless_categorical(log_weights, 1, seed)[:, 0]
-    latents = tf.gather(tf.transpose(particles.latents[0], [1, 0, 2]), drawn, batch_dims=1)
+    indices = tf.random.stateless_categorical(log_weights, 1, seed)[:, 0]
+    latents = tf.gather(tf.transpose(particles.latents[0], [1, 0, 2]), indices, batch_dims=1)
     visible = machine.p_layers[0].distribution(latents)
     # Drawn again: an autoregressive layer must not see the datum itself.
     drawn = visible.sample(seed=seed + tf.constant([0, 1]))

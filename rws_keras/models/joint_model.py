@@ -115,7 +115,7 @@ class JointModel:
         return tf.concat([tf.where(gaps, 0.0, x), tf.cast(gaps, x.dtype)], axis=-1)
 
     def copy_gaps(self, x: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
-        """Data `[M, visible]` with the gaps of other data `[N, visible]`, row by row.
+        """Data `[M, visible]` with the missing values of other data `[N, visible]`, row by row.
 
         If there are more rows than the other data have, those are repeated from the first.
         """

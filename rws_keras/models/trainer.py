@@ -258,8 +258,8 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         changed = trainable != self._optimized
         if changed and (averaged or self._has_two_optimizers or trainable - self._optimized):
             raise UserError(
-                "The trainable weights have changed since `compile`, and the optimizer does not "
-                "know the new ones: call `compile` again."
+                "The set of trainable weights has changed since `compile`, which the optimizer "
+                "cannot follow: call `compile` again."
             )
 
     @property

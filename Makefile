@@ -1,11 +1,11 @@
-# make         makes the environment .venv, with the project itself in it
-# make demo    trains on digits and prints likelihoods beside yardsticks
+# make creates the environment .venv, with the project installed in it
+# make demo trains on digits and prints likelihoods next to baselines
 # make test    runs all checks, as CI does
-# make check   lint, types and the quick tests: an answer in two minutes
-# make bench   measures the speed, beside PyTorch and Pyro in .venv-benchmarks
+# make check lint, types and the quick tests, in two minutes
+# make bench measures the speed, compared with PyTorch and Pyro in .venv-benchmarks
 # make docs    builds the documentation site in build/docs
 # make report  makes the tables and plots of docs/estimators.md from the committed results
-# Each makes .venv from requirements.txt first where it is missing or old.
+# Each first creates .venv from requirements.txt, or updates it if it is out of date.
 
 PYTHON ?= python3
 VENV := .venv

@@ -55,8 +55,10 @@ else:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         packages = ("baselines", "callbacks", "datasets", "layers", "models", "objectives")
-        found = {package: importlib.import_module(f"{__name__}.{package}") for package in packages}
-        return found[name] if name in found else getattr(found["models"], name)
+        modules = {
+            package: importlib.import_module(f"{__name__}.{package}") for package in packages
+        }
+        return modules[name] if name in modules else getattr(modules["models"], name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

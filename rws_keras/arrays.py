@@ -1,4 +1,4 @@
-"""Data as users have them, and as the library needs them: float32 rows."""
+"""Converts the many kinds of user data to what the library needs: float32 rows."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def check_data(x: Any, units: int, support: Support = BINARY) -> tf.Tensor:
     """
     x = as_rows(x, units, support)
     if isinstance(x, tf.SparseTensor):
-        # The order of the indices is their writer's affair.
+        # The indices may be in any order.
         x = tf.sparse.to_dense(tf.sparse.reorder(x))
     x = tf.ensure_shape(tf.convert_to_tensor(x), [None, units])
     if x.dtype == tf.bool:
         return tf.cast(x, tf.float32)
-    # Before the conversion: data of bytes are four times smaller.
+    # Before the conversion: bytes are four times smaller.
     allowed = support.contains(x)
     if tf.executing_eagerly():
         _raise_outside(x, allowed, support)
@@ -177,7 +177,7 @@ def _only_entry(x):
     if len(x) != 1:
         raise UserError(
             f"Expected data, got a dict of {len(x)} entries ({', '.join(map(str, x)) or 'none'}). "
-            "Choose the one that holds them: x['image'], or dataset.map(lambda row: row['image'])."
+            "Choose the entry with the data: x['image'], or dataset.map(lambda row: row['image'])."
         )
     return next(iter(x.values()))
 
@@ -186,15 +186,15 @@ def _as_numbers(x, support):
     if isinstance(x, tf.RaggedTensor):
         raise UserError(
             f"{support.message} The data are a ragged tensor, whose rows differ in length: "
-            "x.to_tensor() fills them up."
+            "x.to_tensor() pads them."
         )
     if isinstance(x, np.ma.MaskedArray):
         if support.missing:
             x = np.ma.filled(x.astype(np.float32), np.nan)
         elif np.ma.is_masked(x):
             raise UserError(
-                f"{support.message} The data are a masked array, {np.ma.count_masked(x)} of whose "
-                "values are missing: remove their rows, or fill them in by x.filled."
+                f"{support.message} The data are a masked array with masked values "
+                f"({np.ma.count_masked(x)}): remove their rows, or fill them with x.filled."
             )
         x = np.ma.getdata(x)
     if scipy.sparse.issparse(x):
@@ -211,8 +211,8 @@ def _as_numbers(x, support):
         raise UserError(f"{support.message} Got no data (None).")
     if is_source(x):
         raise UserError(
-            f"Expected data as a whole, got batches ({type(x).__name__}), which `fit`, `evaluate` "
-            "and `predict` take."
+            f"Expected a whole array, got batches ({type(x).__name__}); only `fit`, `evaluate` and "
+            "`predict` accept batches."
         )
     return _numeric(x, support)
 
@@ -235,12 +235,12 @@ def _numeric(x, support):
 
 def _check_dtype(dtype, support):
     dtype = np.dtype(dtype)
-    # NumPy does not know bfloat16 for a number.
+    # NumPy does not recognise bfloat16 as a number.
     if dtype.kind not in "biuf" and dtype.name != "bfloat16":
         kinds = {"c": "complex numbers", "O": "text"}
         raise UserError(
             f"{support.message} The data are {kinds.get(dtype.kind, f'of dtype {dtype}')}: "
-            "convert them to numbers first, for instance by x.astype('float32')."
+            "convert them to numbers first, for instance with x.astype('float32')."
         )
 
 
@@ -282,7 +282,7 @@ def check_sample_weight(sample_weight: Any, num_data: int | None = None) -> tf.T
 
 
 def is_source(x: Any) -> bool:
-    """Whether data come batch by batch, rather than being in memory as a whole."""
+    """Whether data come in batches rather than as a whole in memory."""
     of_batches = (
         tf.data.Dataset,
         tf.data.Iterator,

@@ -97,7 +97,7 @@ def check_seed(seed: Any, name: str = "seed") -> Any:
 
 
 def plain_seed(seed: Any) -> int | list[int] | None:
-    """A seed as JSON can hold it; see `check_seed`."""
+    """A seed in a form for JSON; see `check_seed`."""
     seed = check_seed(seed)
     return seed.numpy().tolist() if tf.is_tensor(seed) else seed
 
@@ -106,7 +106,7 @@ def plain_json(value: Any, name: str) -> str:
     """A dict as JSON text, or a `UserError` that names the argument.
 
     Args:
-        value: A dict of what JSON can hold.
+        value: A dict of JSON values.
         name: The argument's name, for the message.
     """
     try:
@@ -114,7 +114,7 @@ def plain_json(value: Any, name: str) -> str:
             raise TypeError(f"got {value!r:.40}")
         return json.dumps(value)
     except (TypeError, ValueError) as error:
-        raise UserError(f"`{name}` must be a dict that JSON can hold: {error}.") from error
+        raise UserError(f"`{name}` must be a dict that can be written as JSON: {error}.") from error
 
 
 def check_precision(layer: Any) -> None:

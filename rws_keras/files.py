@@ -1,7 +1,7 @@
 """Files and directories that appear under their names only when they are complete.
 
-Content is written under a temporary name beside its place, forced to the disk and renamed. After
-a crash, a power cut or a full disk there is either the old content or the new, never a part.
+Content is written under a temporary name next to its target, flushed to disk and renamed. After a
+crash, a power cut or a full disk there is either the old content or the new, never a part.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ ADVICE = {
         (errno.EACCES, errno.EPERM, errno.EROFS),
         "Change its permissions, or choose another path.",
     ),
-    errno.ENOENT: "Check the path. Create its directory first if it is to be written.",
+    errno.ENOENT: "Check the path. To write there, create its directory first.",
     **dict.fromkeys(
         (errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
-        "A file has the name of a directory, or a directory that of a file: choose another path.",
+        "A file is where a directory is expected, or the other way round: choose another path.",
     ),
     errno.ENAMETOOLONG: "Choose a shorter path.",
 }
@@ -39,7 +39,7 @@ def expanded(path: str | os.PathLike) -> Path:
     """A path as a user gives it, with `~` at its start replaced by the home directory.
 
     A shell does this only where the `~` begins a word: not in `--to=~/models`, in quotes, in a
-    configuration file or in Python. As in a shell, the `~NAME` of nobody stays what it is.
+    configuration file or in Python. As in a shell, the `~NAME` of an unknown user stays as it is.
     """
     return Path(os.path.expanduser(path))
 
@@ -111,7 +111,7 @@ def replace_directory(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def make_directory(path: str | os.PathLike) -> Path:
-    """Creates a directory and those above it, if need be.
+    """Creates a directory and its parents, if needed.
 
     Raises:
         UserError: If that is not possible.

@@ -1,4 +1,4 @@
-"""Where the recipes, comparisons and presets lie that come with the library."""
+"""The location of the recipes, comparisons and presets that come with the library."""
 
 from __future__ import annotations
 

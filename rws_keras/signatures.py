@@ -71,7 +71,7 @@ def plain_arguments(instance: Any, base: type) -> dict[str, Any]:
         UserError: If there is an argument that no attribute keeps, or one that is not a plain
             value, and the class does not override `get_config`.
     """
-    cls, found = type(instance), {}
+    cls, arguments = type(instance), {}
     overrides = cls.get_config is not base.get_config  # type: ignore[attr-defined]
     known = set(constructor_arguments(base))
     for name in constructor_arguments(cls):
@@ -79,14 +79,14 @@ def plain_arguments(instance: Any, base: type) -> dict[str, Any]:
             continue
         value = getattr(instance, name, _MISSING)
         if isinstance(value, _PLAIN):
-            found[name] = value.item() if isinstance(value, np.generic) else value
+            arguments[name] = value.item() if isinstance(value, np.generic) else value
         elif not overrides:
+            lack = "stored in an attribute of that name" if value is _MISSING else "a plain value"
             raise UserError(
-                f"{cls.__name__} cannot be saved: its argument `{name}` is "
-                f"{'kept in no attribute of that name' if value is _MISSING else 'no plain value'}"
-                ". Override get_config to return it."
+                f"{cls.__name__} cannot be saved: its argument `{name}` is not {lack}. Override "
+                "get_config to return it."
             )
-    return found
+    return arguments
 
 
 _MISSING = object()

@@ -1,4 +1,4 @@
-"""What is said of a name that does not exist."""
+"""Messages about a name that does not exist."""
 
 from __future__ import annotations
 

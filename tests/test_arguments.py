@@ -45,7 +45,7 @@ def test_hyperparameters_may_be_numpy_scalars(x, tmp_path):
 SCHEDULES = {
     "a later value": ({"sleep_q": {0: 1.0, 9: "x"}}, "`sleep_q` must be a finite number"),
     "an unknown setting": ({"sleep": {0: 1.0}}, "Unknown setting of ReweightedWakeSleep 'sleep'"),
-    "no start": ({"sleep_q": {1: 1.0}}, "must say what epoch 0 has"),
+    "no start": ({"sleep_q": {1: 1.0}}, "must have a value for epoch 0"),
     "no schedule": ({"sleep_q": 0.5}, "a dict of epochs to values, or a function"),
     "nothing": ({}, "at least one schedule"),
 }
@@ -115,7 +115,7 @@ def test_numbers_that_float32_has_not():
 def test_batches_where_data_are_wanted_as_a_whole(x):
     batches = tf.data.Dataset.from_tensor_slices(x).batch(5)
     for method in ("log_likelihood", "posterior_mean", "reconstruct"):
-        with pytest.raises(UserError, match=r"got batches \(.*`predict` take"):
+        with pytest.raises(UserError, match=r"got batches \(.*`predict` accept"):
             getattr(make(), method)(batches)
 
 
@@ -134,7 +134,7 @@ def test_keras_layers_inside_with_a_dtype_of_their_own(x):
     for inner in ("mixed_float16", "bfloat16"):
         machine = HelmholtzMachine([OfItsOwn(16, inner), layers.SBN(4)], [layers.SBN(4)])
         assert machine.predict(x, verbose=0).dtype == np.float32
-    with pytest.raises(UserError, match=r"is of dtype float64.*float32"):
+    with pytest.raises(UserError, match=r"has dtype float64.*float32"):
         HelmholtzMachine([OfItsOwn(16, "float64"), layers.SBN(4)], [layers.SBN(4)])
 
 

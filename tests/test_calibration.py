@@ -140,7 +140,7 @@ def test_exported_scores_have_the_tail_probability(tmp_path):
 
 def test_a_calibration_needs_numbers():
     for wrong in ([], [np.nan, 1.0], [[1.0]]):
-        with pytest.raises(UserError, match="one row or more, none of them NaN"):
+        with pytest.raises(UserError, match="at least one row, none of them NaN"):
             Calibration(np.array(wrong), num_particles=10)
 
 
@@ -199,5 +199,5 @@ def test_the_odd_column_is_found():
 
 def test_conditional_log_probs_are_of_binary_data():
     machine = HelmholtzMachine.from_sizes(3, [2], p="gaussian", q="gaussian", prior="gaussian")
-    with pytest.raises(UserError, match="are of binary data"):
+    with pytest.raises(UserError, match="need binary data"):
         machine.conditional_log_probs(np.zeros((1, 3)))

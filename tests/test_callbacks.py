@@ -92,7 +92,7 @@ def test_one_image_and_bad_settings(tmp_path):
     machine.compile("adam", ReweightedWakeSleep(2), jit_compile=False)
     machine.fit(x, callbacks=[TensorBoard(tmp_path, x, (2, 3), num_images=1)], verbose=0)
     assert "images/data_and_reconstructions" in events(tmp_path / "train")
-    with pytest.raises(ValueError, match="does not have the machine's 6 visible units"):
+    with pytest.raises(ValueError, match="does not match the machine's 6 visible units"):
         machine.fit(x, callbacks=[TensorBoard(tmp_path, x, (2, 2))], verbose=0)
     with pytest.raises(ValueError, match="`num_images` must be a positive integer"):
         TensorBoard(tmp_path, num_images=0)
@@ -100,7 +100,7 @@ def test_one_image_and_bad_settings(tmp_path):
         TensorBoard(tmp_path, x, num_images=36)
     with pytest.raises(ValueError, match="`run_name` has no effect"):
         TensorBoard(tmp_path, run_name="mine")
-    with pytest.raises(ValueError, match="`reference` has no effect beside `image_shape`"):
+    with pytest.raises(ValueError, match="`reference` has no effect together with `image_shape`"):
         TensorBoard(tmp_path, image_shape=(2, 3), reference=x)
     with pytest.raises(ValueError, match="`column_names` has no effect without `reference`"):
         TensorBoard(tmp_path, x, column_names=["a"] * 6)

@@ -49,7 +49,7 @@ def test_an_error_of_the_library_keeps_its_traceback(monkeypatch, capsys):
     with pytest.raises(ValueError, match="broken"):
         run_here(["data", "digits"])
     shown = capsys.readouterr().err
-    assert "fault of rws_keras" in shown
+    assert "bug in rws_keras" in shown
     assert "Error: " not in shown
 
 

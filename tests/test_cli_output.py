@@ -47,9 +47,9 @@ def test_runs_are_listed_beside_what_is_not_one(tmp_path):
     wide = CliRunner(env={"COLUMNS": "300"})
     shown = wide.invoke(app, ["runs", str(tmp_path)], catch_exceptions=False).output
     for name, state in (
-        ("damaged", "is left out"),
-        ("foreign", "is left out"),
-        ("preset", "is left out"),
+        ("damaged", "Skipped"),
+        ("foreign", "Skipped"),
+        ("preset", "Skipped"),
         ("new", "0/1"),
     ):
         (line,) = (line for line in shown.splitlines() if name in line)

@@ -102,7 +102,7 @@ REFUSED = {
     "an empty dict": ({}, r"0 entries \(none\)"),
     "rows of several lengths": ([[0, 1], [1]], "cannot be read as numbers"),
     "a ragged tensor": (tf.ragged.constant([[0] * 12, [1]]), "ragged tensor"),
-    "a masked array": (gaps, "masked array, 1 of whose values are missing"),
+    "a masked array": (gaps, r"masked array with masked values \(1\)"),
     "a data frame with gaps": (missing, "not 'NAType'"),
     "gaps": (np.where(np.eye(30, 12), np.nan, X), r"NaN.*nan"),
     "complex": (X.astype(complex), "complex numbers"),

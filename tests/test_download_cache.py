@@ -105,7 +105,7 @@ def home(monkeypatch):
 def test_a_cache_that_nobody_may_write_serves(server, home, by):
     preset = NAME if by == "name" else f"{server.url}/{NAME}"
     expected = HelmholtzMachine.from_preset(preset).get_weights()
-    message = rf"(index|preset)\.json cannot be kept in {home}/.*: Permission denied.*last time"
+    message = rf"(index|preset)\.json cannot be stored in {home}/.*: Permission denied.*last down"
     with read_only(home), pytest.warns(UserWarning, match=message):
         found = HelmholtzMachine.from_preset(preset).get_weights()
     for each, other in zip(found, expected, strict=True):
@@ -115,15 +115,15 @@ def test_a_cache_that_nobody_may_write_serves(server, home, by):
 def test_what_a_cache_lacks_that_nobody_may_write_is_told(server, home):
     folder = pretrained.locate(NAME)
     (folder / WEIGHTS).unlink()
-    message = f"{WEIGHTS} cannot be kept in {folder}: Permission denied. Change .*KERAS_HOME"
+    message = f"{WEIGHTS} cannot be stored in {folder}: Permission denied. Change .*KERAS_HOME"
     with (
         read_only(home),
-        pytest.warns(UserWarning, match="last time"),
+        pytest.warns(UserWarning, match="last downloaded copy"),
         pytest.raises(PresetError, match=message),
     ):
         pretrained.locate(NAME)
     shutil.rmtree(home / "rws_keras")
-    message = rf"index\.json cannot be kept in {home}/rws_keras/.*: Permission denied. Change"
+    message = rf"index\.json cannot be stored in {home}/rws_keras/.*: Permission denied. Change"
     with read_only(home), pytest.raises(PresetError, match=message):
         pretrained.locate(NAME)
 

@@ -106,7 +106,7 @@ def test_a_directory_is_replaced_and_what_a_killed_process_left_is_gone(tmp_path
 def test_paths_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     nowhere = tmp_path / "nowhere" / "scores.csv"
-    with pytest.raises(UserError, match=r"Create its directory first"), replace_file(nowhere):
+    with pytest.raises(UserError, match=r"create its directory first"), replace_file(nowhere):
         pass
     with pytest.raises(UserError, match=r"file/below cannot be written: .*choose another path"):
         make_directory(tmp_path / "file" / "below")

@@ -280,5 +280,5 @@ def test_handles_that_are_none(handle):
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(PresetError, match=r"pip install rws-keras\[hub\]"):
+    with pytest.raises(PresetError, match=r"pip install 'rws-keras\[hub\]'"):
         pretrained.locate("hf://someone/something")

@@ -52,8 +52,8 @@ def test_a_schema_of_something_else_is_refused():
     with pytest.raises(UserError, match="has 4 units, but the machine has 5 visible units"):
         Schema.of(wide)
     wide.schema = json.loads('{"columns": [{"title": "a"}]}')
-    with pytest.raises(UserError, match=r"is not what Schema.get_config\(\) gives"):
+    with pytest.raises(UserError, match=r"is not what Schema.get_config\(\) returns"):
         Schema.of(wide)
     for wrong in ([1], {"a": print}):
-        with pytest.raises(UserError, match="`schema` must be a dict that JSON can hold"):
+        with pytest.raises(UserError, match="`schema` must be a dict that can be written as JSON"):
             HelmholtzMachine.from_sizes(5, [2], schema=wrong)

@@ -290,7 +290,7 @@ def test_what_layers_add_counts_each_time_they_are_used(family, jit_compile, x):
 
 def test_losses_that_would_train_nothing_are_refused(x):
     machine = make("sgd")
-    with pytest.raises(UserError, match="added to the machine is a constant"):
+    with pytest.raises(UserError, match="added to the machine itself would have no effect"):
         machine.add_loss(tf.reduce_sum(machine.p_layers[0].kernel.value))
     with pytest.raises(UserError, match=r"outside of `_distribution` has no effect"):
         machine.p_layers[0].add_loss(tf.constant(1.0))

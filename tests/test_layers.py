@@ -144,7 +144,7 @@ def test_prior_takes_no_parents_and_conditional_layers_need_them(case):
     layer, given = case
     with pytest.raises(ValueError, match="prior" if given is None else "as a prior"):
         layer.distribution(np.zeros([2, 3], np.float32) if given is None else None)
-    with pytest.raises(ValueError, match="sizes that meet"):
+    with pytest.raises(ValueError, match="matching sizes"):
         layer.distribution(np.zeros([2, 4], np.float32))
 
 

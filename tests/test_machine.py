@@ -347,7 +347,7 @@ def test_bad_scales(scale):
 
 
 def test_layers_whose_sizes_do_not_meet():
-    with pytest.raises(ValueError, match=r"sizes do not meet.*\[8, 4\] units in P and \[8, 5\]"):
+    with pytest.raises(ValueError, match=r"sizes do not match.*\[8, 4\] units in P and \[8, 5\]"):
         HelmholtzMachine(
             [layers.SBN(12), layers.SBN(8), layers.SBN(4)], [layers.SBN(8), layers.SBN(5)]
         )

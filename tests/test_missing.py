@@ -216,7 +216,7 @@ def test_conditional_refuses_what_is_no_unit():
     for targets in ([], [5], [-1]):
         with pytest.raises(UserError, match="targets"):
             machine().conditional(STATES, targets=targets)
-    with pytest.raises(UserError, match=r"has \[1\] of the choice of units 1 to 3"):
+    with pytest.raises(UserError, match=r"has only \[1\] of the choice with units 1 to 3"):
         machine().conditional(STATES, targets=[1, 4])
 
 

@@ -140,7 +140,7 @@ def test_settings_are_checked_when_they_change(binary):
     machine.compile("adam", objective, jit_compile=False)
     with pytest.raises(UserError, match="`num_dreams` has no effect"):
         machine.fit(binary(8, 6), verbose=0)
-    with pytest.raises(UserError, match="Wake-sleep has `num_particles` = 1, got 2"):
+    with pytest.raises(UserError, match="WakeSleep needs `num_particles` = 1, got 2"):
         WakeSleep().num_particles = 2
 
 
@@ -148,7 +148,7 @@ def test_one_objective_for_machines_of_one_size():
     objective = ReweightedWakeSleep(2)
     HelmholtzMachine.from_sizes(6, [4]).compile("adam", objective)
     HelmholtzMachine.from_sizes(6, [4]).compile("adam", objective)
-    with pytest.raises(UserError, match="was built for a machine of"):
+    with pytest.raises(UserError, match="was built for a machine with"):
         HelmholtzMachine.from_sizes(6, [5]).compile("adam", objective)
 
 

@@ -66,7 +66,7 @@ def test_a_folder_of_images(tmp_path):
     assert data.image_shape == (4, 5)
     np.testing.assert_array_equal(sum(part.sum(axis=0) for part in parts), rows.sum(axis=0))
     (tmp_path / "99.png").write_bytes(tf.io.encode_png(images[0, :3]).numpy())
-    with pytest.raises(UserError, match=r"99.png has 3 x 5 pixels, where .*00.png has 4 x 5"):
+    with pytest.raises(UserError, match=r"99.png has 3 x 5 pixels, but .*00.png has 4 x 5"):
         load_file(tmp_path)
     (tmp_path / "99.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"99.png cannot be read as a PNG image"):
@@ -134,7 +134,7 @@ def test_fitting_a_table(survey, monkeypatch):
     assert "density-estimation" not in card
     for file in preset.glob("*.*"):
         assert str(survey.parent).encode() not in file.read_bytes(), file.name
-    with pytest.raises(UserError, match=r"its data, survey.csv, are not among the data sets"):
+    with pytest.raises(UserError, match=r"its data set, survey.csv, is not one of"):
         publish.verify(preset, measure=True)
     drawn = pd.read_csv(run.path / "samples.csv")
     assert list(drawn.columns) == ["smokes", "drink", "age"]
@@ -143,5 +143,5 @@ def test_fitting_a_table(survey, monkeypatch):
 
 def test_options_of_data_are_not_for_recipes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="a recipe has them in"):
+    with pytest.raises(UserError, match="with a recipe, set them in"):
         CliRunner().invoke(app, ["fit", "digits", "--leave-out", "id"], catch_exceptions=False)

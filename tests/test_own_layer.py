@@ -116,7 +116,7 @@ def test_gaussian_machines_are_exported(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"format": "onnx"}, "exported as 'tf_saved_model', not as 'onnx'"),
+        ({"format": "onnx"}, "exported only as 'tf_saved_model', not as 'onnx'"),
         ({"num_particle": 5}, "Did you mean 'num_particles'"),
         ({"num_particles": 1}, "must be from 2 to 10,000"),
         ({"seed": "1"}, "`seed` must be an integer of up to 64 bits"),

@@ -140,7 +140,7 @@ class Hides(layers.SBN):
 def test_plain_arguments_are_saved_and_others_are_not_lost_in_silence(x, tmp_path):
     loaded = assert_trained(machine_of(Warm(16, temperature=3.0), layers.SBN(4)), x, tmp_path)
     assert loaded.p_layers[0].temperature == 3.0
-    with pytest.raises(UserError, match="argument `temperature` is kept in no attribute"):
+    with pytest.raises(UserError, match="argument `temperature` is not stored in an attribute"):
         Hides(4).get_config()
 
 
@@ -148,7 +148,7 @@ def test_layers_that_act_otherwise_in_training_are_refused():
     for inner in (keras.layers.Dropout(0.5), keras.layers.BatchNormalization()):
         layer = Deep(4)
         layer.network = keras.Sequential([inner, keras.layers.Dense(4)])
-        with pytest.raises(UserError, match="acts otherwise in training than in use"):
+        with pytest.raises(UserError, match="acts differently in training and inference"):
             HelmholtzMachine([layers.SBN(16), layers.SBN(4)], [layer])
 
 

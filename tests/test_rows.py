@@ -43,7 +43,7 @@ def test_grey_levels_need_a_threshold(tmp_path):
         ("data.doc", b"1", "ends in"),
         ("data.npy", b"no array", "cannot be read"),
         ("data.npy", b"", "cannot be read"),
-        ("data.csv", b"0,1,1,1\n0", "line 2: 1 cells, where the first line has 4"),
+        ("data.csv", b"0,1,1,1\n0", "line 2: 1 cells, but the first line has 4"),
         ("data.csv", b"a,b\n0,1", "has 2 values in a row, but the machine has 4 visible units"),
         ("data.csv", b"0,1,1,1\n0,2,1,1", r"data.csv, row 2, column 'column 2': .*got '2'"),
         ("data.csv", b"0,1,1,1\n0,,1,1", "row 2: the value of unit 'column 2' is missing"),

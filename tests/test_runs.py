@@ -110,7 +110,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(tmp_path):
     assert (marked["epoch"], marked["step"]) == (2, caught.value.step)
     assert find(tmp_path).runs[0].status == "diverged"
     # It says what happened, and trains no further.
-    with pytest.raises(UserError, match=r"would be again.*at step \d+ of epoch 2"):
+    with pytest.raises(UserError, match=r"would diverge again.*at step \d+ of epoch 2"):
         fitting.fit(run, "diverging", QUIET)
     assert run.metrics["epoch"] == 1
     with pytest.raises(UserError, match=r"has diverged.*at step \d+ of epoch 2"):
@@ -164,7 +164,7 @@ def test_versions_are_written_down(run):
     assert run.metrics["epoch"] == 3
     # ... and those of a later version are not misunderstood.
     write_json(run.path / "metrics.json", {"format": FORMAT + 1})
-    with pytest.raises(UserError, match=rf"format {FORMAT + 1}.*reads up to {FORMAT}"):
+    with pytest.raises(UserError, match=rf"format {FORMAT + 1}.*reads formats up to {FORMAT}"):
         _ = run.metrics
 
 
@@ -189,7 +189,7 @@ def test_foreign_files_do_not_hide_the_runs(run):
     assert "recipe.json" in reasons.pop("c-not-json")
     assert "decode" in reasons.pop("d-no-text")
     assert "no run.json" in reasons.pop("e-preset")
-    assert "not that of a run" in reasons.pop("f-metrics")
+    assert "not from a run" in reasons.pop("f-metrics")
     assert "does not hold a JSON object" in reasons.pop("g-metrics")
     assert not reasons
     assert found.runs[0].status == "unfinished"
@@ -233,7 +233,7 @@ def test_samples_are_written_as_what_the_ending_says(machine, tmp_path):
     assert np.loadtxt(path, delimiter=",").shape == (3, 64)
     with pytest.raises(UserError, match=r"\.png or a \.csv file, not to .*rows\.txt"):
         fitting.draw_samples(machine, tmp_path / "rows.txt", 3, 0, (8, 8))
-    with pytest.raises(UserError, match="Create its directory first"):
+    with pytest.raises(UserError, match="create its directory first"):
         fitting.draw_samples(machine, tmp_path / "nowhere" / "a.png", 3, 0, (8, 8))
 
 
@@ -247,6 +247,6 @@ def test_a_run_that_finishes_draws_samples_of_any_data(run, monkeypatch):
 def test_the_demonstration_replaces_runs_only(tmp_path):
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match=r"something else than a run.*--run-dir"):
+    with pytest.raises(UserError, match=r"is not a run.*--run-dir"):
         demo.run(tmp_path, QUIET)
     assert (tmp_path / "digits" / "thesis.tex").exists()

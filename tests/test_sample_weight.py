@@ -165,7 +165,7 @@ BAD = {
     "text": (["a"] * 10, "cannot be read as numbers"),
     "masked": (np.ma.masked_array(np.ones(10), mask=np.eye(10)[0]), "some are masked"),
     "complex": (np.ones(10) + 1j, "they are complex"),
-    "zero": (np.zeros(10), "at least one row must count"),
+    "zero": (np.zeros(10), "at least one row needs a positive weight"),
 }
 
 
@@ -180,9 +180,9 @@ def test_bad_weights_are_refused(bad, method, binary):
 def test_weights_that_are_all_zero_are_found_behind_a_dataset_too(binary):
     machine, x = make(), binary(10, 12)
     zero = tf.data.Dataset.from_tensor_slices({"x": x, "sample_weight": np.zeros(10)}).batch(5)
-    with pytest.raises(UserError, match="at least one row must count"):
+    with pytest.raises(UserError, match="at least one row needs a positive weight"):
         machine.evaluate(zero, verbose=0)
-    with pytest.raises(UserError, match="at least one row must count"):
+    with pytest.raises(UserError, match="at least one row needs a positive weight"):
         machine.fit(x, validation_data=zero, verbose=0)
 
 
@@ -210,7 +210,7 @@ def test_targets_and_class_weights_are_refused_in_one_sentence(binary):
         lambda: machine.train_on_batch(x, x),
         lambda: machine.test_on_batch(x, x),
     ):
-        with pytest.raises(UserError, match=r"takes no targets, [^.]*\.$"):
+        with pytest.raises(UserError, match=r"takes no targets: [^.]*\. Pass [^.]*\.$"):
             refused()
     for refused in (machine.fit, machine.train_on_batch):
         with pytest.raises(UserError, match=r"takes no `class_weight`\.$"):
@@ -254,7 +254,7 @@ def test_objectives_that_take_no_weights_refuse_them(binary):
     for objective, method in ((Plain(2), "loss"), (Counting(2), "update")):
         machine = make(objective)
         machine.fit(x, verbose=0)
-        with pytest.raises(UserError, match=f"its `{method}` takes no such argument"):
+        with pytest.raises(UserError, match=f"its `{method}` has no such argument"):
             machine.fit(x, sample_weight=COUNTS, verbose=0)
     machine = make(Weighing(2))
     machine.fit(x, sample_weight=COUNTS, verbose=0)

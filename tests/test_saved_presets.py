@@ -141,11 +141,11 @@ def test_anything_else_is_not_replaced(tmp_path):
         machine.save_to_preset(tmp_path / "file")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.tex").write_text("text")
-    with pytest.raises(PresetError, match=r"no part of a preset: thesis\.tex"):
+    with pytest.raises(PresetError, match=r"not belong to a preset: thesis\.tex"):
         machine.save_to_preset(tmp_path / "folder")
     machine.save_to_preset(tmp_path / "mine")
     (tmp_path / "mine" / ".git").mkdir()
-    with pytest.raises(PresetError, match=r"no part of a preset: \.git"):
+    with pytest.raises(PresetError, match=r"not belong to a preset: \.git"):
         machine.save_to_preset(tmp_path / "mine")
     assert (tmp_path / "file").read_text() == "text"
     assert os.listdir(tmp_path / "folder") == ["thesis.tex"]
@@ -275,7 +275,7 @@ def test_incomplete_metadata_are_told(tmp_path, field):
     about = json.loads((folder / "preset.json").read_text())
     del about[field]
     (folder / "preset.json").write_text(json.dumps(about))
-    with pytest.raises(PresetError, match=f"damaged: it must say what .*{field}"):
+    with pytest.raises(PresetError, match=f"damaged: it must have .*{field}"):
         load(folder)
 
 

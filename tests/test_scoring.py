@@ -308,7 +308,7 @@ def test_options_without_effect_and_names_that_are_taken(here):
         (["survey.keras", "d.csv", "--threshold", "1"], "`threshold` has no effect on d.csv"),
         (["survey.keras", "d.csv", "--id", "name"], r"d.csv has no column 'name'.*drink, who"),
         (["none.keras", "d.csv"], "no file none.keras"),
-        (["nothing", "d.csv"], r"Unknown preset 'nothing'.*Nor is it the directory of a run"),
+        (["nothing", "d.csv"], r"Unknown preset 'nothing'.*It is not the directory of a run"),
     ]
     for arguments, message in cases:
         with pytest.raises(UserError, match=message):

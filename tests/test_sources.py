@@ -98,7 +98,7 @@ def test_what_holds_no_machine(inside, tmp_path):
         tmp_path / "dense.keras": "holds a Sequential, not a HelmholtzMachine",
         tmp_path / "damaged.keras": "is damaged .*Save the machine again",
         tmp_path / "none.keras": "There is no file",
-        tmp_path: "is not the folder of a preset.*Nor is it the directory of a run.*keras",
+        tmp_path: "is not the folder of a preset.*It is not the directory of a run.*keras",
     }
     for path, message in cases.items():
         with pytest.raises(UserError, match=message):
@@ -149,7 +149,7 @@ def test_evaluating_any_machine_on_any_data(inside):
 
 def test_what_cannot_be_evaluated(inside):
     cases = [
-        (["own.keras"], "does not say on which data it was trained.*--data"),
+        (["own.keras"], "does not say what it was trained on.*--data"),
         (["own.keras", "--data", "test.csv", "--split", "test"], "`split` has no effect"),
         (["own.keras", "--data", "digits"], "the machine has 4 visible units"),
         (["own.keras", "--data", "digit"], "Unknown data set 'digit'"),
@@ -218,11 +218,13 @@ def test_exporting_a_keras_file(inside):
 def test_publishing_a_keras_file(inside, tmp_path):
     zoo = tmp_path / "zoo"
     given = ["zoo", "publish", "own.keras", "--zoo", zoo]
-    with pytest.raises(UserError, match=r"does not say .* how likely.*--data.*--description"):
+    with pytest.raises(
+        UserError, match=r"neither a description .* nor a test likelihood.*--data.*--description"
+    ):
         command(*given)
     assert not zoo.exists()
     described = [*given, "--description", "Answers"]
-    with pytest.raises(UserError, match="how likely it makes which data"):
+    with pytest.raises(UserError, match="nor a test likelihood"):
         command(*described)
     assert "Wrote" in command(*described, "--data", "test.csv", "--num-particles", 500)
     folder = zoo / "own"
@@ -234,7 +236,13 @@ def test_publishing_a_keras_file(inside, tmp_path):
     exact = exact_log_likelihood(machine, x).mean()
     assert about["test"]["log_likelihood"] == pytest.approx(exact, abs=0.05)
     card = (folder / "README.md").read_text()
-    for text in ("Answers", "`test.csv`", "SBN, SBN", "K = 500", "there is no record of it"):
+    for text in (
+        "Answers",
+        "`test.csv`",
+        "SBN, SBN",
+        "K = 500",
+        "there is no record of the training",
+    ):
         assert text in card
     for absent in ("validation NLL", "independent units", "recipe.json", str(inside)):
         assert absent not in card
@@ -242,7 +250,7 @@ def test_publishing_a_keras_file(inside, tmp_path):
     publishing.verify(folder)
     publishing.regenerate(zoo)
     publishing.verify_index(zoo)
-    with pytest.raises(UserError, match=r"is a published preset\. Its folder is copied"):
+    with pytest.raises(UserError, match=r"is a published preset already\. Copy its folder"):
         command("zoo", "publish", folder, "--zoo", zoo, "--name", "again")
     with pytest.raises(UserError, match="no effect on a run"):
         command("zoo", "publish", "runs/own-0", "--zoo", zoo, "--data", "test.csv")
@@ -262,7 +270,7 @@ def test_a_published_keras_file_is_measured_again(tmp_path):
     about = json.loads(path.read_text())
     about["test"]["log_likelihood"] += 1.0
     path.write_text(json.dumps(about))
-    with pytest.raises(PresetError, match="is not the card"):
+    with pytest.raises(PresetError, match=r"does not match preset\.json"):
         publishing.verify(zoo / "mine", measure=True)
 
 
@@ -300,14 +308,18 @@ def test_files_that_do_not_fit(files):
         ("a.csv", {"test_data": "more.csv"}, r"more.csv has a column 'age', which .*a.csv does"),
         ("a.csv", {"test_data": "a.npy"}, r"a.npy is no table, but .*a.csv is one"),
         ("a.npy", {"test_data": "a.csv"}, r"a.csv is a table, but .*a.npy is none"),
-        ("a.npy", {"test_data": "wide.npy"}, r"wide.npy has 5 values in a row, where .* has 4"),
+        ("a.npy", {"test_data": "wide.npy"}, r"wide.npy has 5 values in a row, but .* has 4"),
         ("a.npy", {"test_data": "image.npy"}, r"image.npy has 2 x 2 values in a row"),
         ("a.npy", {"test_data": "none.npy"}, "There is no file .*none.npy"),
-        ("a.npy", {"test_data": "b.npy", "test": 0.1}, "`test` has no effect beside `test_data`"),
+        (
+            "a.npy",
+            {"test_data": "b.npy", "test": 0.1},
+            "`test` has no effect together with `test_data`",
+        ),
         (
             "a.npy",
             {"test_data": "b.npy", "validation_data": "b.npy", "seed": 1},
-            "`seed` has no effect where all three",
+            "`seed` has no effect if all three",
         ),
     ]
     for name, options, message in cases:
@@ -321,7 +333,7 @@ def test_files_that_do_not_fit(files):
 
 def test_separate_files_at_the_command_line(files, monkeypatch):
     monkeypatch.chdir(files)
-    with pytest.raises(UserError, match="a recipe has them in"):
+    with pytest.raises(UserError, match="with a recipe, set them in"):
         command("fit", "digits", "--test-data", "b.csv")
     seen = []
     monkeypatch.setattr("rws_keras.training.fitting.train", lambda run, *_: seen.append(run.recipe))

@@ -88,9 +88,11 @@ class Plain(layers.StochasticLayer):
 
 
 def test_a_layer_that_breaks_the_contract_is_refused_when_the_machine_is_made():
-    with pytest.raises(UserError, match=r"'p_0' \(Wide\) must be over 4 units.*\[5\]|got \(5,\)"):
+    with pytest.raises(UserError, match=r"'p_0' \(Wide\) must have 4 units.*\[5\]|got \(5,\)"):
         HelmholtzMachine([Wide(4), layers.SBN(2)], [layers.SBN(2)])
-    with pytest.raises(UserError, match=r"is a Independent, which uniform noise cannot drive"):
+    with pytest.raises(
+        UserError, match=r"is a Independent, which cannot be sampled from uniform noise"
+    ):
         HelmholtzMachine([Plain(4), layers.SBN(2)], [layers.SBN(2)])
 
 
@@ -113,7 +115,7 @@ def test_families_are_looked_up_in_one_registry():
         layers.get("half", 3)
     with pytest.raises(UserError, match="Did you mean 'hidden_units'"):
         layers.get({"family": "nade", "hiden_units": 3}, 3)
-    with pytest.raises(UserError, match="has 3 units, 4 are needed"):
+    with pytest.raises(UserError, match="has 3 units, but 4 are needed"):
         layers.get(layers.SBN(3), 4)
 
 

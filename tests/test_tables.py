@@ -80,7 +80,7 @@ def test_whether_the_first_line_has_names(written, content, has_header):
     ("content", "encoding", "message"),
     [
         ("", "utf-8", "is empty"),
-        ("a,b\n1,0\n1\n", "utf-8", "line 3: 1 cells, where the first line has 2"),
+        ("a,b\n1,0\n1\n", "utf-8", "line 3: 1 cells, but the first line has 2"),
         ("größe,b\n1,0\n", "latin-1", "not text in UTF-8"),
         ("a,a\n1,0\n", "utf-8", "several columns 'a'"),
     ],

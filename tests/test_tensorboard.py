@@ -137,7 +137,7 @@ def test_active_and_dead_units(family, x, tmp_path):
         assert [int((layer > ACTIVE).sum()) for layer in unit_activity(machine, x)] == [1]
     assert value(train, "units/active_1") == 1
     assert value(train, "units/dead_1") == 3
-    assert "Dead ones of the 4 units" in description(train, "units/dead_1")
+    assert "Dead units among the 4 units" in description(train, "units/dead_1")
 
 
 @pytest.mark.parametrize(("family", "rows"), [("sbn", 20), ("gaussian", 20), ("gaussian", 60)])

@@ -321,7 +321,7 @@ def test_starting_over_an_existing_run_is_refused(finished, tiny):
 def test_resuming_what_is_not_a_run(tiny, tmp_path):
     with pytest.raises(ValueError, match="is not a run directory"):
         invoke("fit", tiny, "--run-dir", tmp_path / "nowhere", "--resume")
-    with pytest.raises(ValueError, match="Nor is it the directory of a run"):
+    with pytest.raises(ValueError, match="It is not the directory of a run"):
         invoke("sample", tmp_path)
 
 
@@ -354,7 +354,7 @@ def test_unknown_recipe_names_the_nearest():
         ('schedule = "cosine"', 'schedule = "cosin"', "optimizer.schedule"),
         ('schedule = "cosine"', 'name = "adm"', "optimizer: Unknown optimizer 'adm'; .*'adam'?"),
         ('schedule = "cosine"', "options = {beta1 = 0.5}", "Unknown argument 'beta1'; .*'beta_1'?"),
-        ('schedule = "cosine"', "options = {learning_rate = 1.0}", "beside `options`"),
+        ('schedule = "cosine"', "options = {learning_rate = 1.0}", "next to `options`"),
         ("epochs = 4", "epochs = ", "line 3"),
         # Integers are what they are everywhere in the library.
         ("epochs = 4", "epochs = true", "epochs: .*positive integer, got True."),
@@ -409,8 +409,8 @@ def test_a_particle_schedule_and_fewer_validation_rows(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("seed = 3", "seed = 3\nparticle_schedule = { 0 = 1 }", "has no effect beside"),
-        ("num_particles = 3", "[particle_schedule]\n1 = 2", "what epoch 0 has"),
+        ("seed = 3", "seed = 3\nparticle_schedule = { 0 = 1 }", "has no effect together with"),
+        ("num_particles = 3", "[particle_schedule]\n1 = 2", "a value for epoch 0"),
         ("[evaluation]", "[evaluation]\nvalidation_rows = 100000", "validation_rows is 100000"),
     ],
 )

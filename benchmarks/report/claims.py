@@ -113,7 +113,7 @@ def wake_and_sleep_is_best(evidence: Evidence) -> Claim:
 
 def depth_pays(evidence: Evidence) -> Claim:
     """How far each further layer is better than the one before."""
-    claim = Claim("depth pays", _RWS)
+    claim = Claim("deeper machines are better", _RWS)
     parts, verdicts = [], []
     for method in ("RWS, K = 5", "wake-sleep"):
         rows = evidence.done("depth", method)
@@ -143,7 +143,7 @@ def unbiased(evidence: Evidence) -> Claim:
     updates = ", ".join(f"{stage['updates_of_q']:,}" for stage in stages)
     falls = all(a > b for a, b in itertools.pairwise(variances))
     return Claim(
-        "the likelihood's estimate is unbiased, and its variance falls as Q nears the posterior",
+        "the likelihood estimate is unbiased, and its variance falls as Q approaches the posterior",
         _RWS,
         f"K times its relative variance: {shown} after {updates} updates of Q, by enumeration; the "
         "tests compare its mean with p(x)",
@@ -238,7 +238,7 @@ def _as_good_as_best(evidence: Evidence, rows: list[Row], which: str = "updates"
 
 def growing_pays(evidence: Evidence) -> Claim:
     """Each schedule against the constant K whose updates take about as long."""
-    claim = Claim("K should grow while training", _RWS)
+    claim = Claim("K should grow during training", _RWS)
     constants = [
         row for row in evidence.done("estimators", "RWS") if row.value in (2, 5, 7, 10, 20)
     ]
@@ -311,7 +311,7 @@ def vimco_beats_reinforce(evidence: Evidence) -> Claim:
 def tighter_bounds_hurt_q(evidence: Evidence) -> Claim:
     """The signal-to-noise ratios with few and with many particles."""
     claim = Claim(
-        "with more particles the gradient of Q of IWAE gets noisier, that of DReG does not",
+        "with more particles IWAE's gradient of Q gets noisier, DReG's does not",
         "[Rainforth et al. 2018](https://arxiv.org/abs/1802.04537), "
         "[Tucker et al. 2019](https://arxiv.org/abs/1810.04152)",
     )

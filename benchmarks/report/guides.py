@@ -26,7 +26,7 @@ def pages(evidence: Evidence) -> dict[Path, dict[str, Callable[[], str]]]:
 
 def cells(found: dict) -> str:
     """Log-probability and accuracy of removed cells."""
-    columns = ["data", "removed", "method", "nats per cell", "right", "nats per row"]
+    columns = ["data", "removed", "method", "nats per cell", "accuracy", "nats per row"]
     rows = [
         [
             row["dataset"],
@@ -44,8 +44,8 @@ def cells(found: dict) -> str:
 
 
 def coverage(found: dict) -> str:
-    """How often intervals of multiple imputation have the truth in them."""
-    columns = [f"completed by, {found['level']:.0%} intervals", "coverage", "mean width"]
+    """How often intervals of multiple imputation contain the true value."""
+    columns = [f"imputed by ({found['level']:.0%} intervals)", "coverage", "mean width"]
     rows = [
         [row["method"], f"{row['coverage']:.3f} ({row['coverage_se']:.3f})", f"{row['width']:.3f}"]
         for row in found["methods"]
@@ -70,9 +70,7 @@ def families(found: dict) -> str:
                 for row, figure in zip(rows, figures, strict=True)
             ]
         )
-    areas = [
-        [name, *(f"{row['auroc']:.3f}" for row in rows)] for name, rows in by_set.items()
-    ]
+    areas = [[name, *(f"{row['auroc']:.3f}" for row in rows)] for name, rows in by_set.items()]
     return "\n\n".join(
         [
             table(["test log-likelihood, nats", *models], lines),
@@ -82,7 +80,7 @@ def families(found: dict) -> str:
 
 
 def anomalies(found: dict) -> str:
-    """What likelihood finds as a score of odd rows."""
+    """How well likelihood detects odd rows."""
     columns = ["machine", "odd rows", "normal, nats", "odd, nats", "AUROC", "two-sided"]
     columns += ["false alarms", "alarms", "two-sided alarms"]
     rows = [

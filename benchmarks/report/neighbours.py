@@ -23,4 +23,4 @@ def neighbours_table() -> str:
         for row in found["rows"]
     ]
     particles = [f"K = {k}" for k in found["particles"]]
-    return table(["method", *particles, "protocol", "read in"], rows)
+    return table(["method", *particles, "protocol", "source"], rows)

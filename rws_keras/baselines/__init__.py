@@ -1,4 +1,4 @@
-"""Classical models of binary data with exact likelihoods: the least that a machine should beat."""
+"""Classical models of binary data with exact likelihoods, which a machine should beat."""
 
 from rws_keras.baselines.chow_liu import ChowLiuTree
 from rws_keras.baselines.independent_units import IndependentUnits

@@ -1,4 +1,4 @@
-"""The tree of units that fits data best."""
+"""The tree of units that fits the data best."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class ChowLiuTree:
         self._given = np.log(joint / joint.sum(axis=2, keepdims=True))
 
     def log_likelihood(self, x: npt.ArrayLike) -> np.ndarray:
-        """`log p(x)` of what is observed, `[N]`, in nats."""
+        """`log p(x)` of the observed values, `[N]`, in nats."""
         _, upward = self._collect(Rows.of(x, len(self.parents)))
         return np.logaddexp(*(self._root + upward[:, 0]).T)
 
     def conditional(self, x: npt.ArrayLike) -> np.ndarray:
-        """Probability `[N, D]` that a missing unit is on, given what is observed; `x` elsewhere."""
+        """Probability `[N, D]` of a one where a value is missing, given the others; else `x`."""
         rows = Rows.of(x, len(self.parents))
         messages, upward = self._collect(rows)
         beliefs = np.empty_like(upward)

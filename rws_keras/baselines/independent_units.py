@@ -1,4 +1,4 @@
-"""Units that know nothing of each other."""
+"""Units that are independent of each other."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class IndependentUnits:
         self.mean: np.ndarray = on / (on + off)
 
     def log_likelihood(self, x: npt.ArrayLike) -> np.ndarray:
-        """`log p(x)` of what is observed, `[N]`, in nats."""
+        """`log p(x)` of the observed values, `[N]`, in nats."""
         rows = Rows.of(x, len(self.mean))
         return rows.on @ np.log(self.mean) + rows.off @ np.log1p(-self.mean)
 
     def conditional(self, x: npt.ArrayLike) -> np.ndarray:
-        """Probability `[N, D]` that a missing unit is on, given what is observed; `x` elsewhere."""
+        """Probability `[N, D]` of a one where a value is missing, given the others; else `x`."""
         rows = Rows.of(x, len(self.mean))
         return np.where(rows.observed, rows.on, self.mean)

@@ -39,7 +39,7 @@ class Rows(NamedTuple):
             raise UserError(f"Expected rows {wanted} with N of at least 1, got {list(x.shape)}.")
         on, off = ((x == value).astype(np.float64) for value in (1, 0))
         if not np.all(on + off + np.isnan(x) == 1):
-            raise UserError("Expected zeros, ones and, for what is missing, NaN.")
+            raise UserError("Expected zeros, ones and, for missing values, NaN.")
         return cls(on, off)
 
     @classmethod

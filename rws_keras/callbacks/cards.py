@@ -1,4 +1,4 @@
-"""What TensorBoard says of a run as a whole: hyperparameters, recipe and result."""
+"""What TensorBoard says about a run as a whole: hyperparameters, recipe and result."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def check_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in plain.items():
         if not isinstance(value, bool | int | float | str):
             raise UserError(
-                f"The hyper-parameter {key!r} must be a number, a string or a bool; got {value!r}."
+                f"The hyperparameter {key!r} must be a number, a string or a bool; got {value!r}."
             )
     return plain
 
 
 def write_hyperparameters(hyperparameters: dict[str, Any], run_name: str | None) -> None:
-    """Writes a row of the HParams tab to the writer that is open.
+    """Writes a row of the HParams tab to the current writer.
 
     Args:
         hyperparameters: Names to plain values.
-        run_name: What the row is called. Rows of one name are averaged; `None` leaves the name to
-            TensorBoard, which takes the path of the logs.
+        run_name: What the row is called. Rows with the same name are averaged; with `None`,
+            TensorBoard uses the path of the logs.
     """
     from tensorboard.plugins.hparams import api as hparams
 
@@ -133,8 +133,8 @@ def log_results(
 ) -> None:
     """Adds the result of a finished training to its TensorBoard logs.
 
-    The log-likelihood of each split becomes a metric of the run in the HParams tab, and all are
-    on a card of the Text tab.
+    The log-likelihood of each split becomes a metric of the run in the HParams tab, and all of them
+    appear on a card in the Text tab.
 
     Args:
         log_dir: Directory of the logs, as given to `TensorBoard`.
@@ -143,7 +143,7 @@ def log_results(
         step: The epoch, counted from 1, after which the machine was evaluated.
 
     Raises:
-        UserError: If there are no results, or one lacks a value.
+        UserError: If there are no results, or a value is missing from one.
 
     Example:
     ```python

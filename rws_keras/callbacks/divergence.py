@@ -1,4 +1,4 @@
-"""Stopping a training that has diverged."""
+"""Stopping training that has diverged."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class StopOnDivergence(keras.callbacks.Callback):
     """Raises a `DivergenceError` at the first step where a metric is not finite.
 
     Every metric in the logs is checked, those of the validation at the end of the epoch. Put it
-    before callbacks that save the machine: these then never save one that has diverged.
+    before callbacks that save the machine, so that they never save one that has diverged.
 
-    The metrics are means over the epoch so far, in which a NaN stays; what is checked are the
-    numbers that Keras has read from the device anyway, so that a step takes no longer.
+    The metrics are means over the epoch so far, in which a NaN stays; the callback checks the
+    numbers that Keras has read from the device anyway, so that steps do not become slower.
 
     Raises:
         DivergenceError: It names the metric, the epoch and the step. (It is a `ValueError`.)

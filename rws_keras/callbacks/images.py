@@ -44,7 +44,7 @@ def tile_images(
 def write_png(path: str | os.PathLike, image: np.ndarray, enlarge: int = 1) -> Path:
     """Writes a uint8 image `[height, width, 1]`, each pixel enlarged to a square.
 
-    The file appears under its name only once it is whole.
+    The file appears under its name only once it is complete.
     """
     path = expanded(path)
     image = image.repeat(enlarge, axis=0).repeat(enlarge, axis=1)

@@ -1,4 +1,4 @@
-"""One look at a machine in training: few draws, which all charts share."""
+"""Monitoring a machine during training: a few draws, which all charts share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
 from rws_keras.models.particles import Particles
 from rws_keras.models.unit_activity import Activity, activity_of_means
 
-# Rows of data that are looked at, at most.
+# Maximum number of monitored rows.
 ROWS = 1000
 # Particles from Q of each, for the activity of units. Those whose weights are computed, and of how
 # many rows for their spread: an autoregressive P takes long to weigh one.
@@ -27,7 +27,7 @@ PRIOR_SAMPLES = 256
 
 
 class Look(NamedTuple):
-    """What Q makes of the monitored data.
+    """What Q infers from the monitored data.
 
     Attributes:
         activity: Activity of the units of each latent layer, bottom first.
@@ -49,7 +49,7 @@ def look(machine: Any, x: tf.Tensor, num_weighed: int, seed: Seed) -> Look:
     Args:
         machine: A `HelmholtzMachine`.
         x: Data `[N, visible]`, at least two.
-        num_weighed: Of how many of the data to weigh particles, at most.
+        num_weighed: For how many of the data to weight particles, at most.
         seed: An integer, an int32 tensor `[2]`, or `None`.
     """
     noise = uniform_noise(machine.particle_noise(NUM_PARTICLES, len(x)), seed)
@@ -106,10 +106,10 @@ def reconstructions(machine: Any, particles: Particles, seed: Seed) -> np.ndarra
     log_weights = tf.transpose(particles.log_weights)
     # A datum of probability zero gets any of its particles.
     log_weights = tf.where(tf.math.is_finite(log_weights), log_weights, log_weights.dtype.min)
-    chosen = tf.random.stateless_categorical(log_weights, 1, seed)[:, 0]
-    latents = tf.gather(tf.transpose(particles.latents[0], [1, 0, 2]), chosen, batch_dims=1)
+    indices = tf.random.stateless_categorical(log_weights, 1, seed)[:, 0]
+    latents = tf.gather(tf.transpose(particles.latents[0], [1, 0, 2]), indices, batch_dims=1)
     visible = machine.p_layers[0].distribution(latents)
-    # Drawn anew: an autoregressive layer must not look at the datum itself.
+    # Drawn again: an autoregressive layer must not see the datum itself.
     drawn = visible.sample(seed=seed + tf.constant([0, 1]))
     return np.broadcast_to(visible.conditional_mean(drawn), drawn.shape)
 
@@ -130,7 +130,7 @@ def prior_mean(machine: Any, seed: Seed) -> np.ndarray:
 
 
 class Table(NamedTuple):
-    """What is compared of two tables.
+    """Statistics by which two tables are compared.
 
     Attributes:
         means: Means `[D]` of the columns.
@@ -157,9 +157,9 @@ class Table(NamedTuple):
         if columns is None:
             spread = rows.var(axis=0).filled(0.0)
             columns = np.sort(np.argsort(-spread, kind="stable")[:CORRELATED_UNITS])
-        chosen = rows[:, columns]
-        known = (~np.ma.getmaskarray(chosen)).astype(np.float32)
-        centred = np.where(known > 0.0, chosen.data - means[columns], 0.0)
+        selected = rows[:, columns]
+        known = (~np.ma.getmaskarray(selected)).astype(np.float32)
+        centred = np.where(known > 0.0, selected.data - means[columns], 0.0)
         squares = np.square(centred).T @ known
         norms = np.sqrt(squares * squares.T)
         products = centred.T @ centred
@@ -174,7 +174,7 @@ class Table(NamedTuple):
 
 
 def sample_table(machine: Any, seed: Seed, columns: np.ndarray | None = None) -> Table:
-    """What is compared of `TABLE_SAMPLES` samples from P.
+    """The same statistics of `TABLE_SAMPLES` samples from P.
 
     Args:
         machine: A `HelmholtzMachine`.

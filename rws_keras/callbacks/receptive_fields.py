@@ -1,4 +1,4 @@
-"""What the units of each latent layer do to the visible ones."""
+"""The effect of each latent layer's units on the visible units."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def receptive_fields(machine: Any, count: int, level: int = 1) -> np.ndarray | N
     """The strongest weights of latent units, projected down to the visible units.
 
     A unit of the lowest latent layer has its row of the kernel `W_1` `[units, visible]`, one of
-    layer l its row of `W_l ⋯ W_2 W_1`: the sigmoids in between are taken for linear, and the
-    connections within an autoregressive layer are left out. Of `NADE` that is only the direct
-    path, the kernel `U_b`: what the units above do by way of its hidden layer (`U_c`) is left
+    layer l its row of `W_l ⋯ W_2 W_1`: the sigmoids in between are treated as linear, and the
+    connections within an autoregressive layer are left out. For `NADE` this is only the direct
+    path, the kernel `U_b`: the effect of the units above through its hidden layer (`U_c`) is left
     out as well.
 
     Args:
@@ -35,7 +35,7 @@ def receptive_fields(machine: Any, count: int, level: int = 1) -> np.ndarray | N
         Array `[count, visible]` in [0, 1]: 0.5 stands for a weight of zero, and each row's
         largest weight is 0 or 1. `None` where one of the layers on the way down has no kernel
         that leads from the units above to its own: `DSBN`, `Gaussian` with `hidden_units`, and
-        layers of one's own that are not derived from `SBN`, `ARSBN`, `NADE` or `Gaussian`.
+        custom layers that are not derived from `SBN`, `ARSBN`, `NADE` or `Gaussian`.
 
     Raises:
         UserError: If the machine has no such layer.
@@ -43,7 +43,7 @@ def receptive_fields(machine: Any, count: int, level: int = 1) -> np.ndarray | N
     check_integer(level, "level", minimum=1)
     if level > len(machine.latent_units):
         raise UserError(
-            f"The machine has {len(machine.latent_units)} latent layers, there is no layer {level}."
+            f"The machine has {len(machine.latent_units)} latent layers; there is no layer {level}."
         )
     kernels = [_kernel(layer) for layer in machine.p_layers[:level]]
     if any(kernel is None for kernel in kernels):

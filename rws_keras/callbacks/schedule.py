@@ -18,17 +18,17 @@ Schedule = Mapping[int, Any] | Callable[[int], Any]
 class ObjectiveSchedule(keras.callbacks.Callback):
     """Changes settings of the objective while the machine trains.
 
-    A scale of an update, such as `sleep_q`, may take another value in each epoch. Another number
-    of particles, or an update that is switched on or off (0), makes a new step, which XLA compiles
-    for some seconds: prefer a few values to many.
+    A scale of an update, such as `sleep_q`, may take another value in each epoch. Another number of
+    particles, or an update that is switched on or off (0), needs a new step, which XLA takes some
+    seconds to compile: prefer a few values to many.
 
     Args:
         **schedules: For each setting a dict of epochs (counted from 0, as in Keras) to the
-            value that holds from then on, the first of them 0; or a function of the epoch.
+            value that is used from then on, the first epoch being 0; or a function of the epoch.
 
     Raises:
-        UserError: If a schedule does not say what holds in the first epoch, or, when `fit`
-            begins, if the objective has no such setting.
+        UserError: If a schedule has no value for the first epoch, or, when `fit` begins, if the
+            objective has no such setting.
 
     Example:
     ```python
@@ -80,7 +80,7 @@ def _check_schedule(name, schedule):
         )
     schedule = {check_integer(key, "epoch", minimum=0): value for key, value in schedule.items()}
     if 0 not in schedule:
-        raise UserError(f"The schedule of `{name}` must say what epoch 0 has.")
+        raise UserError(f"The schedule of `{name}` must have a value for epoch 0.")
     return schedule
 
 
@@ -92,12 +92,12 @@ class ParticleSchedule(ObjectiveSchedule):
     each K, which takes some seconds: prefer a few values to many.
 
     Args:
-        schedule: A dict of epochs (counted from 0, as in Keras) to the K that holds from then
-            on, the first of them 0; or a function of the epoch.
+        schedule: A dict of epochs (counted from 0, as in Keras) to the K that is used from then on,
+            the first epoch being 0; or a function of the epoch.
 
     Raises:
-        UserError: If the schedule does not say what holds in the first epoch, or not a
-            positive integer.
+        UserError: If the schedule has no value for the first epoch, or a value is not a positive
+            integer.
 
     Example:
     ```python

@@ -37,29 +37,30 @@ class TensorBoard(keras.callbacks.Callback):
     kernels. Where they are tables: marginals and correlations of samples beside those of the
     data, and the columns in which they differ most. Every chart has a description, and the Custom
     Scalars tab has a layout. Layers are called `p_0 … p_L` and `q_1 … q_L` after the units that
-    they give, as in `machine.summary()`.
+    they generate, as in `machine.summary()`.
 
-    The hyperparameters make a row of the HParams tab, with the last log-likelihood of the
+    The hyperparameters form a row of the HParams tab, with the last log-likelihood of the
     validation data, and those that `log_results` adds at the end.
 
     Args:
         log_dir: Directory of the logs; `train`, `validation` and `summary` are made below it.
         x: Monitored data `[N, visible]`, at least two, for instance 100 rows of the validation
-            split; without them nothing is shown that needs data. Of more than 1,000 rows the
-            first are taken. With less than twenty, active and dead units of the upper layers are
-            hardly told apart.
+            split; without them nothing is shown that needs data. If there are more than 1,000 rows,
+            the first 1,000 are used. With fewer than 20, active and dead units of the upper layers
+            can hardly be distinguished.
         image_shape: `(height, width)` if the data are images.
         hyperparameters: Dict of names to numbers, strings or bools.
-        run_name: What the HParams tab calls the run. Runs of one name are averaged there; by
-            default it is the path of the logs, which no two runs share.
+        run_name: What the HParams tab calls the run. Runs with the same name are averaged there; by
+            default it is the path of the logs, which is unique.
         num_images: Positive integer: how many samples, images (data and reconstructions taken
             together, at least one pair) and receptive fields to show where the data are images;
             36 by default.
         seed: Seeds what is drawn for the logs: samples share their noise from epoch to epoch, so
-            that one sees them change. An integer, an int32 tensor `[2]`, or `None` for fresh
-            noise each time.
+            that changes are visible. An integer, an int32 tensor `[2]`, or `None` for fresh noise
+            each time.
         reference: Data `[N, visible]` that samples are compared with, for instance the training
-            data, where the data are tables. Of more than 10,000 rows the first are taken.
+            data, where the data are tables. If there are more than 10,000 rows, the first 10,000
+            are used.
         column_names: Names `[visible]` of the columns of `reference`, such as `schema.units`; by
             default their numbers, from 1 on.
 
@@ -94,8 +95,8 @@ class TensorBoard(keras.callbacks.Callback):
             raise UserError("`num_images` has no effect without `image_shape`.")
         if reference is not None and image_shape is not None:
             raise UserError(
-                "`reference` has no effect beside `image_shape`: samples of images are shown as "
-                "images. Leave one of them out."
+                "`reference` has no effect together with `image_shape`: samples of images are "
+                "shown as images. Leave one of them out."
             )
         if column_names is not None and reference is None:
             raise UserError("`column_names` has no effect without `reference`.")
@@ -113,13 +114,15 @@ class TensorBoard(keras.callbacks.Callback):
         machine = self.model
         if self.image_shape is not None and math.prod(self.image_shape) != machine.visible_units:
             raise UserError(
-                f"`image_shape` {tuple(self.image_shape)} does not have the machine's "
+                f"`image_shape` {tuple(self.image_shape)} does not match the machine's "
                 f"{machine.visible_units} visible units."
             )
         if self.x is not None:
             self.x = machine.check_data(self.x)
             if len(self.x) < 2:
-                raise UserError("`x` must have at least two rows: it shows what differs by datum.")
+                raise UserError(
+                    "`x` must have at least two rows: the charts show how units vary with the data."
+                )
             self.x = self.x[: monitoring.ROWS]
             # Traced once for each combination of the objective's settings, such as K.
             self._gradients = tf.function(self._monitor, autograph=False)

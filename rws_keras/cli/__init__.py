@@ -10,7 +10,7 @@ import sys
 def main() -> None:
     """Runs the command line.
 
-    The exit code is 0, 2 for an error of the user's, 130 after Ctrl-C, and 1 for any other.
+    The exit code is 0 on success, 2 for a user error, 130 after Ctrl-C, and 1 for any other error.
     """
     try:
         from rws_keras.cli import program

@@ -16,9 +16,9 @@ app = typer.Typer()
 def data(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A data set.")] = None,
 ) -> None:
-    """Prepares a data set and says what is in it.
+    """Prepares a data set and describes it.
 
-    It is downloaded if need be. Without a name, lists the data sets.
+    Downloads it if needed. Without a name, lists the data sets.
     """
     start_tensorflow()
     from rws_keras import datasets

@@ -1,4 +1,4 @@
-"""Which errors are the user's to put right, and what to say of them and of a Ctrl-C."""
+"""Which errors the user can fix, and what to say about them and about Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rws_keras.errors import UserError
 from rws_keras.files import ADVICE
 
 FAULT = (
-    "This is a fault of rws_keras, not yours. Please report it with the command, the traceback "
-    "below and the output of `rws-keras --version`."
+    "This is a bug in rws_keras. Please report it with the command, the traceback below and the "
+    "output of `rws-keras --version`."
 )
 
 
 def explain(error: Exception) -> str | None:
-    """What to tell the user of an error, or `None` if it is a fault of the library.
+    """What to tell the user about an error, or `None` if it is a bug in the library.
 
     Besides `UserError` these are errors of the file system, as Python and as TensorFlow raise
     them, unless they concern a file of the library itself.
@@ -54,7 +54,7 @@ def _explain_os_error(error: OSError) -> str | None:
 
 @contextlib.contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Names the path that a command writes to in an error that names none: a full disk, say."""
+    """Adds the path that a command writes to to errors without one, such as for a full disk."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The commands that evaluate machines and draw from them."""
+"""The commands that evaluate machines and draw samples from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rws_keras.training.run import Run
 
 app = typer.Typer()
-# With --accuracy, unless told otherwise.
+# Default with --accuracy.
 _MOST_PARTICLES = 100_000
 _BATCH_SIZE = 100
 _SEED = 0
@@ -36,7 +36,7 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
-            help=f"Number of particles per row, K; with --accuracy the most of them. [default: "
+            help=f"Number of particles per row, K; with --accuracy the maximum. [default: "
             f"{NUM_PARTICLES}, with --accuracy {_MOST_PARTICLES:,}]",
         ),
     ] = None,
@@ -44,8 +44,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="A data set, or a file whose rows are all taken. [default: what the run or the "
-            "preset was trained on]",
+            help="A data set, or a file, of which all rows are used. [default: the data set of the "
+            "run or the preset]",
         ),
     ] = None,
     split: Annotated[
@@ -55,15 +55,15 @@ def evaluate(
     accuracy: Annotated[
         float | None,
         typer.Option(
-            help="Draw particles until the standard error of each row is at most so many nats. "
-            "Stopping has a price: rows that look certain too early stop too early, which makes "
-            "the log-likelihood too low on average."
+            help="Draw particles until the standard error of each row is at most this many nats. "
+            "This biases the result: rows that look certain too early stop too early, so the "
+            "log-likelihood is too low on average."
         ),
     ] = None,
 ) -> None:
     """Estimates the likelihood of data under a run, a preset or a .keras file.
 
-    That of a run's own data, under its best machine, is kept with the run.
+    For a run's own data, evaluates its best machine and stores the result in the run.
     """
     start_tensorflow()
     from rws_keras.training import evaluation_data, fitting, sources
@@ -77,20 +77,20 @@ def evaluate(
             fitting.evaluate(source.run, machine, own, split or "test", particles, console())
         show_evaluations(source.run)
         return
-    chosen = evaluation_data.choose(source, machine, data, split)
-    if chosen.unused:
-        say(f"The machine does not use the columns {', '.join(chosen.unused)}.")
+    evaluation_rows = evaluation_data.choose(source, machine, data, split)
+    if evaluation_rows.unused:
+        say(f"The machine does not use the columns {', '.join(evaluation_rows.unused)}.")
     if accuracy is None:
-        _evaluate(machine, chosen, num_particles or NUM_PARTICLES)
+        _evaluate(machine, evaluation_rows, num_particles or NUM_PARTICLES)
     else:
-        _evaluate_to_accuracy(machine, chosen, accuracy, num_particles or _MOST_PARTICLES)
+        _evaluate_to_accuracy(machine, evaluation_rows, accuracy, num_particles or _MOST_PARTICLES)
 
 
 def _evaluate(machine: HelmholtzMachine, data: EvaluationData, num_particles: int) -> None:
     from rws_keras.training.evaluation import evaluate
 
     with _bar(data) as report:
-        found = evaluate(
+        result = evaluate(
             machine,
             data.x,
             num_particles,
@@ -99,7 +99,7 @@ def _evaluate(machine: HelmholtzMachine, data: EvaluationData, num_particles: in
             report=report,
             sample_weight=data.counts,
         )
-    _show_likelihoods([{"split": data.title, **found}])
+    _show_likelihoods([{"split": data.title, **result}])
 
 
 def _bar(data: EvaluationData) -> AbstractContextManager[Callable[[float], None]]:
@@ -114,23 +114,23 @@ def _evaluate_to_accuracy(
     from rws_keras.training.accuracy import evaluate_to_accuracy
 
     with _bar(data) as report:
-        found = evaluate_to_accuracy(
+        result = evaluate_to_accuracy(
             machine, data.x, accuracy, most, _BATCH_SIZE, _SEED, data.counts, report
         )
     row = [
         data.title,
-        f"{found.log_likelihood:.2f}",
-        f"{found.log_likelihood_se:.2f}",
-        f"{found.median_particles:,.0f}",
-        f"{found.most_particles:,}",
-        f"{found.num_data:,}",
+        f"{result.log_likelihood:.2f}",
+        f"{result.log_likelihood_se:.2f}",
+        f"{result.median_particles:,.0f}",
+        f"{result.most_particles:,}",
+        f"{result.num_data:,}",
     ]
-    columns = ["data", "log-likelihood (nats)", "standard error", "K (median)", "K (most)", "rows"]
+    columns = ["data", "log-likelihood (nats)", "standard error", "K (median)", "K (max)", "rows"]
     show(columns, [row])
-    if found.num_short:
+    if result.num_short:
         say(
-            f"{found.num_short:,} of {found.num_data:,} rows did not reach a standard error of "
-            f"{accuracy:g} nats with {most:,} particles; give more with --num-particles."
+            f"{result.num_short:,} of {result.num_data:,} rows did not reach a standard error of "
+            f"{accuracy:g} nats with {most:,} particles; allow more with --num-particles."
         )
     else:
         say(f"All rows reached a standard error of {accuracy:g} nats.")
@@ -145,13 +145,13 @@ def sample(
         Path | None,
         typer.Option(
             parser=expanded,
-            help="A .png or .csv file. [default: RUN/samples.png, else NAME.samples.png, or .csv]",
+            help="A .png or .csv file. [default: RUN/samples or NAME.samples, .png or .csv]",
         ),
     ] = None,
 ) -> None:
     """Draws samples from a run, a preset or a .keras file.
 
-    They are written as a PNG where the data are known to be images, else as a CSV.
+    Writes a PNG if the data are known to be images, else a CSV.
     """
     start_tensorflow()
     from rws_keras.training import fitting, sources

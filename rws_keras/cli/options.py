@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-# K, unless told otherwise: of evaluations, of scores and of what is exported.
+# Default K of evaluations, scores and exports.
 NUM_PARTICLES = 100
 
 Model = Annotated[
@@ -31,5 +31,5 @@ ZooAddress = Annotated[
 ]
 Threshold = Annotated[
     float | None,
-    typer.Option(help="Of arrays and images: the grey level from which on a pixel is on."),
+    typer.Option(help="For arrays and images: grey level at or above which a pixel is on."),
 ]

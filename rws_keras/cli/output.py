@@ -1,4 +1,4 @@
-"""What commands print: messages that are never cut, and tables that fit."""
+"""What commands print: messages that are never truncated, and tables that fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-# Where nobody looks at a screen, every row of a table is one line.
+# If the output is not a terminal, every row of a table is one line.
 _UNLIMITED = 1000
 # A column that takes several lines is not narrower.
 _FOLDED = 30

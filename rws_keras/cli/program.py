@@ -47,10 +47,10 @@ def options(
 
 
 def run(arguments: list[str]) -> None:
-    """Runs a command, and shows an error of the user's as one message.
+    """Runs a command, and shows a user error as one message.
 
     Args:
-        arguments: The arguments of the command line. `--traceback` is taken at any place.
+        arguments: The arguments of the command line. `--traceback` may be anywhere.
     """
     try:
         app([argument for argument in arguments if argument != _TRACEBACK])

@@ -76,17 +76,15 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     rest_port: Annotated[int, typer.Option(help="Port of REST; 0 for any free one.")] = 8501,
     grpc_port: Annotated[int, typer.Option(help="Port of gRPC; 0 for any free one.")] = 8500,
-    max_batch_size: Annotated[
-        int, typer.Option(min=1, help="Most rows that are computed together.")
-    ] = 64,
+    max_batch_size: Annotated[int, typer.Option(min=1, help="Maximum rows in a batch.")] = 64,
     batch_threads: Annotated[
-        int, typer.Option(min=1, help="Number of batches computed at a time.")
+        int, typer.Option(min=1, help="Number of batches computed concurrently.")
     ] = 2,
     max_body_mb: Annotated[float, typer.Option(help="Largest request, in MiB.")] = 16.0,
-    max_rows: Annotated[int, typer.Option(min=1, help="Most rows in a request.")] = 4096,
-    max_concurrency: Annotated[int, typer.Option(min=1, help="Most requests at a time.")] = 128,
+    max_rows: Annotated[int, typer.Option(min=1, help="Maximum rows in a request.")] = 4096,
+    max_concurrency: Annotated[int, typer.Option(min=1, help="Maximum concurrent requests.")] = 128,
     poll_seconds: Annotated[
-        float, typer.Option(help="Seconds between looks for new versions.")
+        float, typer.Option(help="Seconds between checks for new versions.")
     ] = 2.0,
     api_key: ApiKey = None,
 ) -> None:

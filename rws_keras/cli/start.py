@@ -7,7 +7,7 @@ import sys
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow, and keeps the notices of its native code off the screen.
+    """Imports TensorFlow and suppresses the notices of its native code.
 
     Before it reads its log level it reports absent GPUs and the like straight to file descriptor
     2; nobody can act on that. Later notices obey `TF_CPP_MIN_LOG_LEVEL`, and those of gRPC

@@ -35,11 +35,11 @@ def fit(
         ),
     ],
     leave_out: Annotated[
-        list[str] | None, typer.Option(help="A column to leave out; may be given several times.")
+        list[str] | None, typer.Option(help="A column to leave out; may be repeated.")
     ] = None,
     choice: Annotated[
         list[str] | None,
-        typer.Option(help="A column of numbers that are choices; may be given several times."),
+        typer.Option(help="A numeric column whose values are categories; may be repeated."),
     ] = None,
     threshold: Threshold = None,
     validation_data: Annotated[
@@ -53,9 +53,9 @@ def fit(
         typer.Option(parser=expanded, metavar="FILE", help="Test data. [default: a tenth of DATA]"),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs instead of the recipe's.")
+        int | None, typer.Option(min=1, help="Number of epochs; overrides the recipe's.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed; overrides the recipe's.")] = None,
     run_dir: Annotated[
         Path | None,
         typer.Option(parser=expanded, help="Run directory. [default: runs/RECIPE-SEED]"),
@@ -68,12 +68,12 @@ def fit(
         ),
     ] = None,
     worker: Annotated[
-        int | None, typer.Option("--worker", help="Which of the workers this is, from 0.")
+        int | None, typer.Option("--worker", help="Index of this worker, from 0.")
     ] = None,
 ) -> None:
-    """Trains a machine by a recipe.
+    """Trains a machine from a recipe, or on your own data.
 
-    The machine that was best on the validation data is kept, and its likelihood estimated.
+    Keeps the machine that was best on the validation data and estimates its likelihood.
     """
     start_tensorflow()
     from rws_keras import datasets
@@ -91,41 +91,41 @@ def fit(
     }
     options = {key: value for key, value in options.items() if value is not None}
     if datasets.is_path(name) and not name.endswith((".toml", ".json")):
-        name, chosen = recipe.for_data(name, **options)
+        name, run_recipe = recipe.for_data(name, **options)
     elif options:
         raise UserError(
-            "--leave-out, --choice, --threshold, --validation-data and --test-data are for data; a "
-            "recipe has them in [data]."
+            "--leave-out, --choice, --threshold, --validation-data and --test-data apply only to a "
+            "data file; with a recipe, set them in its [data] section."
         )
     else:
-        name, chosen = recipe.load(name)
-    chosen = chosen.changed(epochs=epochs, seed=seed)
-    path = run_dir or Path("runs") / f"{name}-{chosen.seed}"
+        name, run_recipe = recipe.load(name)
+    run_recipe = run_recipe.changed(epochs=epochs, seed=seed)
+    path = run_dir or Path("runs") / f"{name}-{run_recipe.seed}"
     with writing_to(path), workers.own_directory(path, resume) as own:
         if resume:
             run = Run.open(own)
-            if run.recipe != chosen:
+            if run.recipe != run_recipe:
                 raise UserError(
-                    f"{path} was started with another recipe, number of epochs or seed; to "
-                    "resume it give the same again."
+                    f"{path} was started with another recipe, number of epochs or seed; to resume "
+                    "it, use the same ones."
                 )
         else:
-            run = Run.create(own, chosen)
+            run = Run.create(own, run_recipe)
         screen = console()
-        if datasets.is_path(chosen.dataset):
-            _show_missing(chosen.load_data())
+        if datasets.is_path(run_recipe.dataset):
+            _show_missing(run_recipe.load_data())
         with continued_by(f"the same command and --resume; the run is {path}"):
             fitting.train(run, name, screen, strategy)
             if workers.index() > 0:
                 return
             fitting.finish(run, name, screen)
         show_evaluations(run)
-        if datasets.is_path(chosen.dataset):
+        if datasets.is_path(run_recipe.dataset):
             _show_baselines(run)
 
 
 def _show_missing(data: BinaryData) -> None:
-    """Says how many values are missing, if any are."""
+    """Reports how many values are missing, if any."""
     import numpy as np
 
     cells = np.concatenate([np.isnan(part) for part in data.parts])
@@ -135,7 +135,8 @@ def _show_missing(data: BinaryData) -> None:
     if cells.any():
         say(
             f"{cells.sum():,} of {cells.size:,} values ({cells.mean():.1%}) are missing, in "
-            f"{cells.any(axis=1).sum():,} of {len(cells):,} rows. Likelihoods are of the others."
+            f"{cells.any(axis=1).sum():,} of {len(cells):,} rows. Likelihoods are those of the "
+            "observed values."
         )
 
 
@@ -151,7 +152,7 @@ def runs(
 
     found = find(directory)
     for path, reason in found.skipped.items():
-        say(f"{path} is left out. {reason}", error_console())
+        say(f"Skipped {path}. {reason}", error_console())
     if not found.runs:
         say(f"There are no runs in {directory}. `rws-keras fit RECIPE` makes one.")
         return
@@ -197,12 +198,12 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Writes the results of runs as small files.
+    """Writes the results of finished runs as small files.
 
-    These are what finished runs measured, as JSON, and their samples.
+    Writes the measurements as JSON, and the samples.
     """
     if to is None and not _RESULTS.is_dir():
-        raise UserError(f"There is no directory {_RESULTS} here: say with --to where to write.")
+        raise UserError(f"There is no directory {_RESULTS} here: choose one with --to.")
     start_tensorflow()
     from rws_keras.training import reporting
     from rws_keras.training.run import Run
@@ -230,7 +231,7 @@ def compare(
         ),
     ] = None,
     run_dir: Annotated[
-        Path, typer.Option(parser=expanded, help="Directory of the runs while they last.")
+        Path, typer.Option(parser=expanded, help="Directory for unfinished runs.")
     ] = Path("runs/comparisons"),
     plots: Annotated[
         Path | None,
@@ -239,26 +240,26 @@ def compare(
 ) -> None:
     """Compares methods under one protocol.
 
-    Measures the times of their steps, chooses each method's learning rate on the validation data,
-    trains and evaluates. What is among the results already is not done again.
+    Measures step times, chooses each method's learning rate on the validation data, trains and
+    evaluates. Existing results are reused.
     """
     start_tensorflow()
     from rws_keras.training import comparing, comparison, comparison_plots, comparison_summary
 
     if plots is not None:  # rather now than after hours
         comparison_plots.load_matplotlib()
-    name, chosen = comparison.load(name)
+    name, plan = comparison.load(name)
     to = to or (_COMPARED if _COMPARED.is_dir() else Path("comparisons"))
     with writing_to(to), writing_to(run_dir), continued_by("the same command"):
         results = comparing.Results(to)
-        comparing.Runner(chosen, name, results, run_dir, console()).run()
-    columns = ["method", chosen.axis_title, "rate", "seeds", "test NLL", "negative ELBO", "ESS"]
+        comparing.Runner(plan, name, results, run_dir, console()).run()
+    columns = ["method", plan.axis_title, "rate", "seeds", "test NLL", "negative ELBO", "ESS"]
     columns += ["active units"]
-    columns += ["step", "NLL at equal time (epochs)"] if chosen.reference else []
-    show(columns, comparison_summary.cells(chosen, name, results))
+    columns += ["step", "NLL at equal time (epochs)"] if plan.reference else []
+    show(columns, comparison_summary.cells(plan, name, results))
     if plots is not None:
         with writing_to(plots):
-            for path in comparison_plots.plot(chosen, name, results, plots):
+            for path in comparison_plots.plot(plan, name, results, plots):
                 say(f"Wrote {path}.svg and .png.")
 
 
@@ -270,25 +271,25 @@ def demo(
 ) -> None:
     """Trains on digits; needs no network.
 
-    Prints the test likelihood beside three yardsticks.
+    Prints the test likelihood next to three baselines.
     """
     start_tensorflow()
     from rws_keras.training import demo as demonstration
 
-    with writing_to(run_dir), continued_by("`rws-keras demo`, which starts anew"):
+    with writing_to(run_dir), continued_by("`rws-keras demo`, which starts again"):
         demonstration.run(run_dir, console())
 
 
 def _show_baselines(run: Run) -> None:
-    """What classical models give the same test data, and what may be done next."""
+    """Prints the test likelihoods of classical models, and suggests the next commands."""
     from rws_keras.baselines import ChowLiuTree, IndependentUnits
     from rws_keras.training import reporting
 
     data = run.recipe.load_data()
     rows = []
     for title, kind in (("independent units", IndependentUnits), ("Chow-Liu tree", ChowLiuTree)):
-        found = reporting.baseline_likelihood(kind(data.train), data)
-        error = f"{found['log_likelihood_se']:.2f}"
-        rows.append([title, f"{found['log_likelihood']:.2f}", error])
+        likelihood = reporting.baseline_likelihood(kind(data.train), data)
+        error = f"{likelihood['log_likelihood_se']:.2f}"
+        rows.append([title, f"{likelihood['log_likelihood']:.2f}", error])
     show(["for comparison: test data", "log-likelihood (nats)", "standard error"], rows)
     say(f"Next: rws-keras sample {run.path}, or rws-keras export {run.path}")

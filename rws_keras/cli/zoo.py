@@ -78,7 +78,7 @@ def download(name: Preset, zoo: ZooAddress = None) -> None:
 def verify(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PRESET", help="Presets; all of the zoo by default."),
+        typer.Argument(metavar="PRESET", help="Presets. [default: all of the zoo]"),
     ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Estimate the test likelihood again.")
@@ -94,7 +94,7 @@ def verify(
 ) -> None:
     """Checks presets.
 
-    These are checked: files, cards, machines and, where no preset is named, the index of the zoo.
+    Checks files, cards, machines and, if no preset is named, the index of the zoo.
     """
     start_tensorflow()
     from rws_keras.models import pretrained
@@ -132,28 +132,28 @@ def publish(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="If it is no run: the test data, of which the card tells the likelihood.",
+            help="If it is not a run: test data, whose likelihood goes into the card.",
         ),
     ] = None,
     description: Annotated[
-        str | None, typer.Option(help="If it is no run: what the machine is, in a line.")
+        str | None, typer.Option(help="If it is not a run: one-line description of the machine.")
     ] = None,
     num_particles: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help=f"If it is no run: number of particles per row, K. [default: {NUM_PARTICLES}]",
+            help=f"If it is not a run: number of particles per row, K. [default: {NUM_PARTICLES}]",
         ),
     ] = None,
 ) -> None:
-    """Makes a published preset of a run, or of a machine that was made in Python.
+    """Publishes a run, or a machine made in Python, as a preset.
 
-    What the card says of a run was measured when it ended. Of another machine it says the
-    likelihood of the data that are named, and that there is no record of the training. The index
-    and the leaderboard of the zoo are written anew.
+    The card of a run has the results measured at its end. The card of another machine has its
+    likelihood on the given data and says that there is no record of the training. The index and
+    the leaderboard of the zoo are updated.
     """
     if zoo is None and not _is_here():
-        raise UserError("There is no zoo/index.json here: say with --zoo where to publish.")
+        raise UserError("There is no zoo/index.json here: give the directory of a zoo with --zoo.")
     start_tensorflow()
     from rws_keras.training import sources
     from rws_keras.zoo import publish as publishing
@@ -165,8 +165,8 @@ def publish(
         if source.run is not None:
             if data or description or num_particles:
                 raise UserError(
-                    "--data, --description and --num-particles have no effect on a run, which has "
-                    "been measured; its recipe describes it."
+                    "--data, --description and --num-particles have no effect on a run, whose "
+                    "results and description are already known."
                 )
             folder = publishing.publish(source.run, name, zoo)
         else:

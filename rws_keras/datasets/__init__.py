@@ -1,4 +1,4 @@
-"""Binary data sets: `load("digits")` and its like."""
+"""Binary data sets: `load("digits")` and others."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def load(name: str) -> BinaryData:
     Raises:
         ValueError: If there is no such data set.
         DatasetNotFoundError: If the data set is not on this machine and cannot be
-            downloaded; the message names the environment variable and the command that
-            would fix it. (It is a `ValueError`.)
+            downloaded; the message names the environment variable and the command that fix it. (It
+            is a `ValueError`.)
 
     Example:
     ```python

@@ -1,4 +1,4 @@
-"""What a data set is here: three binary arrays and what is known of them."""
+"""A data set: three binary arrays and what is known about them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class BinaryData(NamedTuple):
 
     Attributes:
         name: Name of the data set.
-        train: uint8 array `[N, D]` of zeros and ones; float32, with NaN in their places, where
-            values are missing.
+        train: uint8 array `[N, D]` of zeros and ones; if values are missing, float32 with NaN in
+            their place.
         validation: Likewise.
         test: Likewise.
         image_shape: `(height, width)` if the rows are images, else `None`.
         entropy: Exact entropy of the distribution in nats where it is known, else `None`:
             the least mean negative log-likelihood that any model can reach.
-        schema: The columns of a table and their units; `None` of other data.
+        schema: The columns of a table and their units; `None` for other data.
     """
 
     name: str

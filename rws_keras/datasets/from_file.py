@@ -1,4 +1,4 @@
-"""Data of one's own: a table, an array or a folder of images, split into three."""
+"""The user's own data: a table, an array or a folder of images, split into three parts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHARE = 0.1
 
 
 def is_path(name: str) -> bool:
-    """Whether the name of a data set is the path of a file, or of a folder, which has a slash."""
+    """Whether a data set is given as the path of a file, or of a folder (with a slash)."""
     return "/" in name or name.lower().endswith(ENDINGS)
 
 
@@ -40,7 +40,7 @@ def load_file(
     validation_data: str | Path | None = None,
     test_data: str | Path | None = None,
 ) -> BinaryData:
-    """Loads data of one's own and splits them at random, or takes the parts from several files.
+    """Loads your own data and splits them at random, or reads the parts from several files.
 
     Empty cells of a table, and NaN in an array, are missing values.
 
@@ -51,23 +51,23 @@ def load_file(
         validation: Share of the rows to validate with; 0.1 by default.
         test: Share of the rows to test with; 0.1 by default.
         seed: Integer, of the split; 0 by default.
-        choices: Of a table, columns of numbers that stand for choices.
-        leave_out: Of a table, columns to leave out, such as identifiers.
-        header: Of a CSV file, whether its first line has the names of the columns; by default it is
-            looked at.
-        threshold: Of an array or images, the grey level from which on a pixel is on, in the units
-            of the data. By default an array must be binary, and a PNG is on from half of white on.
-        validation_data: A file of its own to validate with, instead of a share of `path`. It is of
-            the same kind; the columns and values of a table are those of `path`.
+        choices: For a table, numeric columns whose values are choices (categories).
+        leave_out: For a table, columns to leave out, such as identifiers.
+        header: For a CSV file, whether its first line has the names of the columns; detected by
+            default.
+        threshold: For an array or images, the grey level at or above which a pixel is on, in the
+            units of the data. By default an array must be binary, and the threshold of a PNG is
+            half of white.
+        validation_data: A separate file to validate with, instead of a share of `path`. It must be
+            of the same kind, and a table must have the columns and values of `path`.
         test_data: Likewise, to test with.
 
     Returns:
         A `BinaryData`, with the `schema` of a table.
 
     Raises:
-        UserError: If there is no such file, it does not hold what it should, the files do not
-            match, an argument has no effect, or the shares leave one of the three parts without a
-            row.
+        UserError: If there is no such file, its content is invalid, the files do not match, an
+            argument has no effect, or one of the three parts would have no rows.
 
     Example:
     ```python
@@ -106,14 +106,14 @@ def load_file(
 def _shares(
     shares: dict[str, float | None], files: dict[str, str | Path | None], seed: int | None
 ) -> dict[str, float]:
-    """The shares of the parts that have no file of their own."""
+    """The shares of the parts that have no separate file."""
     for name, share in shares.items():
         if share is not None and files[name] is not None:
-            raise UserError(f"`{name}` has no effect beside `{name}_data`; leave one out.")
+            raise UserError(f"`{name}` has no effect together with `{name}_data`; leave one out.")
     if seed is not None and None not in files.values():
-        raise UserError("`seed` has no effect where all three parts have files of their own.")
-    chosen = {name: _SHARE if share is None else share for name, share in shares.items()}
-    return {name: share for name, share in chosen.items() if files[name] is None}
+        raise UserError("`seed` has no effect if all three parts have separate files.")
+    with_defaults = {name: _SHARE if share is None else share for name, share in shares.items()}
+    return {name: share for name, share in with_defaults.items() if files[name] is None}
 
 
 def _table(path, choices, leave_out, header):
@@ -122,7 +122,7 @@ def _table(path, choices, leave_out, header):
         raise UserError(f"{path} has no column {absent[0]!r} to leave out.")
     table = table.drop(columns=list(leave_out))
     if not len(table.columns):
-        raise UserError(f"Nothing is left of {path} without {', '.join(leave_out)}.")
+        raise UserError(f"{path} has no columns left without {', '.join(leave_out)}.")
     try:
         schema = Schema.infer(table, choices)
     except UserError as error:
@@ -140,8 +140,8 @@ def _same_table(path, first, schema, leave_out, header):
     known = {*(column.name for column in schema.columns), *leave_out}
     if more := [name for name in table.columns if name not in known]:
         raise UserError(
-            f"{path} has a column {more[0]!r}, which {first} does not have; the columns of that "
-            f"are {listed(column.name for column in schema.columns)}. Leave it out."
+            f"{path} has a column {more[0]!r}, which {first} does not have (its columns are "
+            f"{listed(column.name for column in schema.columns)}). Leave it out."
         )
     return _encoded(path, table, schema)
 
@@ -154,7 +154,7 @@ def _same_pixels(path, first, threshold, units, image_shape):
             " x ".join(map(str, size)) if size else f"{width}"
             for size, width in ((shape, rows.shape[1]), (image_shape, units))
         ]
-        raise UserError(f"{path} has {sizes[0]} values in a row, where {first} has {sizes[1]}.")
+        raise UserError(f"{path} has {sizes[0]} values in a row, but {first} has {sizes[1]}.")
     return rows
 
 
@@ -169,7 +169,7 @@ def _split(
             title = "training" if name == "train" else name
             raise UserError(
                 f"{path} has {len(rows):,} rows, of which {max(size, 0)} would be {title} data; "
-                "every part needs one at least. Change the shares, or give more data."
+                "every part needs at least one. Change the shares, or give more data."
             )
     order = np.random.default_rng(seed).permutation(len(rows))
     parts = np.split(order, np.cumsum(list(sizes.values()))[:-1])

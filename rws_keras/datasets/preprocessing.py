@@ -9,9 +9,9 @@ import tensorflow as tf
 
 
 def stochastic_binarization(seed: int) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
-    """Binarises grey levels by chance: a pixel is on with its level as probability.
+    """Binarises grey levels stochastically: a pixel is on with its grey level as probability.
 
-    Each pass over the data draws anew, in an order that the seed fixes.
+    Each pass over the data draws again; the seed determines all draws.
 
     Args:
         seed: Integer.
@@ -56,7 +56,7 @@ def minibatches(x: np.ndarray, batch_size: int, seed: int, first_epoch: int = 0)
 
     Args:
         x: Array `[N, D]`; it is kept in memory once.
-        batch_size: Rows a batch; the last batch of an epoch may have fewer.
+        batch_size: Rows per batch; the last batch of an epoch may have fewer.
         seed: Integer.
         first_epoch: Where to begin.
 
@@ -84,11 +84,11 @@ _WORTH_COUNTING = 0.75
 
 
 def count_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Binary rows without their repetitions, and how often each is there.
+    """Unique binary rows, and how often each occurs.
 
-    For evaluations, which take each row but once: `evaluate(rows, sample_weight=counts)` is the
-    mean over all data. (A minibatch of a training is better drawn from all of them, frequent rows
-    more often than rare ones.)
+    For evaluation, where each row needs to be scored only once:
+    `evaluate(rows, sample_weight=counts)` is the mean over all data. (For training it is better to
+    draw minibatches from all rows, so that frequent rows are drawn more often than rare ones.)
 
     Args:
         x: Binary array `[N, D]`, NaN where a value is missing.

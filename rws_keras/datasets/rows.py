@@ -28,9 +28,9 @@ class Rows(NamedTuple):
 
     Attributes:
         x: float32 array `[N, units]`.
-        ids: The cells of the column that identifies the rows, `[N]`, if one was named.
+        ids: The cells of the column that identifies the rows, `[N]`, if one was given.
         unused: Names of the columns that are neither units nor identifiers.
-        names: Names of the units, of a table.
+        names: Names of the units, for a table.
     """
 
     x: np.ndarray
@@ -49,29 +49,29 @@ def read_rows(
     binary: bool = True,
     missing: bool = False,
 ) -> Rows:
-    """Reads the rows of a file as a machine takes them.
+    """Reads the rows of a file in the form that a machine expects.
 
     Args:
         path: A table (see `read_table`), an array `[N, D]` or `[N, height, width]` (`.npy`, or
-            `.npz` with one array), a `.png`, which is one row, or a folder of PNG images, each of
-            them a row, by the order of their names.
+            `.npz` with one array), a `.png`, which is one row, or a folder of PNG images, one row
+            each, sorted by name.
         units: How many units a row must have.
-        schema: How the columns of a table become units; without it they are the units.
-        id_column: Of a table, the column that identifies the rows.
-        header: Of a CSV file, whether its first line has the names of the columns; by default it is
-            looked at.
-        threshold: Of an array or images, the grey level from which on a pixel is on. By default an
-            array must be binary, and a PNG is on from half of white on.
-        binary: Whether the values of arrays, and of tables without a schema, must be 0 or 1; else
-            any finite numbers are taken.
-        missing: Whether values may be missing: cells that are empty, NaN in arrays.
+        schema: How the columns of a table become units; without it the columns are the units.
+        id_column: For a table, the column that identifies the rows.
+        header: For a CSV file, whether its first line has the names of the columns; detected by
+            default.
+        threshold: For an array or images, the grey level at or above which a pixel is on. By
+            default an array must be binary, and the threshold of a PNG is half of white.
+        binary: Whether the values of arrays, and of tables without a schema, must be 0 or 1;
+            otherwise any finite numbers are accepted.
+        missing: Whether values may be missing: empty cells, or NaN in arrays.
 
     Returns:
         The `Rows`, in the order of the file.
 
     Raises:
-        UserError: If there is no such file, it does not hold what it should, or an argument has no
-            effect on it; the message names file, row and column.
+        UserError: If there is no such file, its content is invalid, or an argument has no effect on
+            it; the message names file, row and column.
 
     Example:
     ```python
@@ -83,24 +83,24 @@ def read_rows(
     path = expanded(path)
     check_options(path, {"id_column": id_column, "header": header}, {"threshold": threshold})
     if is_table(path):
-        found = _table_rows(path, read_table(path, header), schema, id_column, binary)
+        rows = _table_rows(path, read_table(path, header), schema, id_column, binary)
     elif binary or threshold is not None or _is_image(path):
-        found = Rows(read_binary(path, threshold)[0].astype(np.float32))
+        rows = Rows(read_binary(path, threshold)[0].astype(np.float32))
     else:
-        found = Rows(_real(path, _array(path)))
+        rows = Rows(_real(path, _array(path)))
     if not missing:
-        _check_complete(path, found.x, found.names)
-    if units is not None and found.x.shape[1] != units:
+        _check_complete(path, rows.x, rows.names)
+    if units is not None and rows.x.shape[1] != units:
         advice = " If a column identifies the rows, name it." if is_table(path) else ""
         raise UserError(
-            f"{path} has {found.x.shape[1]} values in a row, but the machine has {units} visible "
+            f"{path} has {rows.x.shape[1]} values in a row, but the machine has {units} visible "
             f"units.{advice}"
         )
-    return found
+    return rows
 
 
 def check_options(path: Path, of_tables: dict, of_pixels: dict) -> None:
-    """Checks that a file is there and that the options which are given have an effect on it.
+    """Checks that a file exists and that the given options have an effect on it.
 
     Raises:
         UserError: Else.
@@ -108,7 +108,7 @@ def check_options(path: Path, of_tables: dict, of_pixels: dict) -> None:
     if not path.exists():
         raise UserError(f"There is no file {path}.")
     useless = of_pixels if is_table(path) else of_tables
-    reason = "it is a table" if is_table(path) else "it is no table"
+    reason = "it is a table" if is_table(path) else "it is not a table"
     for name, value in useless.items():
         if value is not None and value != ():
             raise UserError(f"`{name}` has no effect on {path}: {reason}.")
@@ -149,7 +149,7 @@ def _numbers(path: Path, table: pd.DataFrame, binary: bool) -> np.ndarray:
         raise UserError(
             f"{path}, row {row + 1}, column {names[column]!r}: expected "
             f"{'0 or 1' if binary else 'a finite number'}, got {text.iloc[row, column]!r}. There "
-            "is no schema that says what the columns stand for."
+            "is no schema that describes the columns."
         )
     return x
 
@@ -166,8 +166,8 @@ def _check_complete(path: Path, x: np.ndarray, names: list[str] | None) -> None:
         name = repr(names[unit]) if names else unit + 1
         raise UserError(
             f"{path}, row {row + 1}: the value of unit {name} is missing (rows with missing "
-            f"values: {int(missing.any(axis=1).sum()):,}). This machine was trained without any: "
-            "leave these rows out, or train a machine on data that have missing values."
+            f"values: {int(missing.any(axis=1).sum()):,}). This machine was trained on complete "
+            "data: leave these rows out, or train a machine on data with missing values."
         )
 
 
@@ -205,23 +205,23 @@ def _array(path: Path) -> np.ndarray:
         endings = ", ".join((*TABLES, *ARRAYS, _IMAGE))
         raise UserError(f"{path}: expected a folder, or a file that ends in {endings}.")
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.lib.npyio.NpzFile):
-            names = found.files
+        array = np.load(path, allow_pickle=False)
+        if isinstance(array, np.lib.npyio.NpzFile):
+            names = array.files
             if len(names) != 1:
                 raise UserError(f"{path} must hold one array; it has {', '.join(names) or 'none'}.")
-            found = found[names[0]]
+            array = array[names[0]]
     except UserError:
         raise
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from error
-    numeric = found.dtype.kind in "buif"
-    if found.ndim not in (2, 3) or not found.size or not numeric:
+    numeric = array.dtype.kind in "buif"
+    if array.ndim not in (2, 3) or not array.size or not numeric:
         raise UserError(
-            f"{path} must hold numbers [N, D] or [N, height, width]; got {found.dtype} "
-            f"{list(found.shape)}."
+            f"{path} must hold numbers [N, D] or [N, height, width]; got {array.dtype} "
+            f"{list(array.shape)}."
         )
-    return found
+    return array
 
 
 def _images(path: Path) -> np.ndarray:
@@ -236,8 +236,8 @@ def _images(path: Path) -> np.ndarray:
             raise UserError(f"{file} cannot be read as a PNG image.") from error
         if images[-1].shape != images[0].shape:
             raise UserError(
-                f"{file} has {_size(images[-1])} pixels, where {files[0]} has {_size(images[0])}; "
-                "all must be of one size."
+                f"{file} has {_size(images[-1])} pixels, but {files[0]} has {_size(images[0])}; "
+                "all must have the same size."
             )
     return np.stack(images)
 

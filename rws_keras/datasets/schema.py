@@ -1,4 +1,4 @@
-"""Columns of a table as units of a machine: yes or no is one unit, a choice of k values is k."""
+"""Columns of a table as units of a machine: one unit for yes/no, k units for k values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from rws_keras.models.helmholtz_machine import HelmholtzMachine
 
-# Pairs of values whose first means off, in lower case. Of other pairs the first by the alphabet
-# does.
+# Pairs of values of which the first means off, in lower case. In other pairs it is the
+# alphabetically first.
 _OFF_AND_ON = (
     *(("0", "1"), ("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t")),
     *(("off", "on"), ("absent", "present"), ("negative", "positive")),
 )
-# A column of more values is taken for text or an identifier.
+# A column with more values is treated as text or an identifier.
 _MOST_VALUES = 50
 _SHOWN = 5
 
@@ -76,14 +76,13 @@ class Schema:
         """The schema of a table.
 
         Args:
-            table: Its columns hold text, numbers, booleans or categories; what is empty is
-                missing.
-            choices: Names of columns of numbers that stand for choices, such as answers from 1 to
-                5.
+            table: Its columns contain text, numbers, booleans or categories; empty cells are
+                missing values.
+            choices: Names of numeric columns whose values are choices, such as answers from 1 to 5.
 
         Raises:
-            UserError: If a column is empty, always the same, of numbers, or of more than 50
-                values, or if `choices` names one that is not there.
+            UserError: If a column is empty, always the same, numeric, or has more than 50 values,
+                or if `choices` names one that does not exist.
         """
         if absent := [name for name in choices if name not in table.columns]:
             raise UserError(
@@ -95,15 +94,15 @@ class Schema:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Schema:
-        """The schema of what `get_config` gave."""
+        """The schema from what `get_config` returned."""
         return cls(Column(each["name"], tuple(each["values"])) for each in config["columns"])
 
     @classmethod
     def of(cls, machine: HelmholtzMachine) -> Schema | None:
-        """The schema that a machine keeps; `None` if it keeps none.
+        """The schema that a machine stores, or `None`.
 
         Raises:
-            UserError: If what it keeps is not the schema of its visible units.
+            UserError: If what it stores is not a schema of its visible units.
 
         Example:
         ```python
@@ -117,7 +116,7 @@ class Schema:
             schema = cls.from_config(config)
         except (KeyError, TypeError) as error:
             raise UserError(
-                f"The machine's `schema` is not what Schema.get_config() gives: {config!r:.100}."
+                f"The machine's `schema` is not what Schema.get_config() returns: {config!r:.100}."
             ) from error
         if len(schema.units) != machine.visible_units:
             raise UserError(
@@ -127,7 +126,7 @@ class Schema:
         return schema
 
     def get_config(self) -> dict[str, Any]:
-        """Names and values of the columns, as JSON can hold them."""
+        """Names and values of the columns, in a form for JSON."""
         return {"columns": [{"name": c.name, "values": list(c.values)} for c in self.columns]}
 
     def encode(self, table: pd.DataFrame, where: str = "The table") -> np.ndarray:
@@ -141,8 +140,8 @@ class Schema:
             float32 array `[N, units]` of zeros, ones and NaN for what is missing.
 
         Raises:
-            UserError: If a column is not there, or a cell has a value that the schema does not
-                know; the message names row and column.
+            UserError: If a column does not exist, or a cell has a value that is not in the schema;
+                the message names row and column.
         """
         if absent := [c.name for c in self.columns if c.name not in table.columns]:
             raise UserError(
@@ -151,10 +150,10 @@ class Schema:
         return np.concatenate([_encoded(c, table[c.name], where) for c in self.columns], axis=1)
 
     def decode(self, x: np.ndarray) -> pd.DataFrame:
-        """The table of units `[N, units]`; what is NaN is missing.
+        """The table of units `[N, units]`; NaN becomes a missing value.
 
         Raises:
-            UserError: If the width is another, or a choice has not exactly one value.
+            UserError: If the width is wrong, or a choice does not have exactly one value.
         """
         import pandas as pd
 
@@ -191,8 +190,8 @@ def _column(name: str, cells: pd.Series, is_choice: bool) -> Column:
     for pair in _OFF_AND_ON:
         # A column of a known pair need not have both: pixels at the edge are always off.
         if set(lower) <= set(pair) and len(lower) <= 2:
-            found = dict(zip(lower, values, strict=True))
-            return Column(name, tuple(found.get(value, value) for value in pair))
+            original = dict(zip(lower, values, strict=True))
+            return Column(name, tuple(original.get(value, value) for value in pair))
     if len(values) == 1:
         raise UserError(f"Column {name!r} is always {values[0]!r}; leave it out.")
     if len(values) == 2:
@@ -200,12 +199,13 @@ def _column(name: str, cells: pd.Series, is_choice: bool) -> Column:
     if not is_choice and all(map(is_number, values)):
         raise UserError(
             f"Column {name!r} has numbers ({listed(values)}). Bin them first, for instance with "
-            "pandas.cut; or, if they stand for choices, say that the column is one."
+            "pandas.cut; or, if they are categories, declare the column as a choice."
         )
     if len(values) > _MOST_VALUES:
         raise UserError(
             f"Column {name!r} has {len(values):,} values ({listed(values)}), more than "
-            f"{_MOST_VALUES}. If it identifies the rows, say so; else leave it out or group them."
+            f"{_MOST_VALUES}. If it identifies the rows, name it as the identifier; else leave it "
+            "out or group the values."
         )
     ordered = sorted(values, key=float) if all(map(is_number, values)) else values
     return Column(name, tuple(ordered))

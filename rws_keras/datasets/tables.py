@@ -18,12 +18,12 @@ _SEPARATORS = ",;\t|"
 _TEXT = (".csv", ".tsv", ".txt")
 ENDINGS = (*_TEXT, *(f"{ending}.gz" for ending in _TEXT), ".parquet")
 
-# Cells that mean that there is no value.
+# Cells that mean a missing value.
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null")
 
 
 def is_table(path: Path) -> bool:
-    """Whether the name of a file says that it is a table."""
+    """Whether a file is a table, by its name."""
     return path.name.lower().endswith(ENDINGS)
 
 
@@ -43,7 +43,7 @@ def read_table(path: str | Path, header: bool | None = None) -> pd.DataFrame:
         `N/A`, `NaN` and `null` are missing.
 
     Raises:
-        UserError: If the file is not there, or cannot be read.
+        UserError: If the file does not exist or cannot be read.
 
     Example:
     ```python
@@ -65,7 +65,7 @@ def _read_parquet(path: Path, header: bool | None) -> pd.DataFrame:
     import pandas as pd
 
     if header is not None:
-        raise UserError(f"`header` has no effect on {path}: a Parquet file has names of columns.")
+        raise UserError(f"`header` has no effect on {path}: a Parquet file has column names.")
     try:
         return pd.read_parquet(path)
     except ImportError as error:
@@ -86,7 +86,7 @@ def _read_text(path: Path, header: bool | None) -> pd.DataFrame:
     for number, cells in lines:
         if len(cells) != width:
             raise UserError(
-                f"{path}, line {number}: {len(cells)} cells, where the first line has {width}."
+                f"{path}, line {number}: {len(cells)} cells, but the first line has {width}."
             )
     rows = [[_cell(text) for text in cells] for _, cells in lines]
     names = [f"column {number}" for number in range(1, width + 1)]

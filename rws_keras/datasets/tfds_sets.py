@@ -23,7 +23,7 @@ _BINARIZED_MNIST_HOST = "http://www.cs.toronto.edu"
 
 
 def load_binarized_mnist(data_dir: str | None = None) -> BinaryData:
-    """Loads the official binarized MNIST through TFDS, downloading it if need be.
+    """Loads the official binarized MNIST through TFDS, downloading it if needed.
 
     Args:
         data_dir: TFDS data directory; by default `TFDS_DATA_DIR`, else TFDS's own.
@@ -92,7 +92,7 @@ def _directory(given: str | os.PathLike | None, *variables: str) -> str | None:
 
 
 def _tensorflow_datasets(name: str) -> ModuleType:
-    """TFDS, which only part of the data sets needs: an extra of the installation."""
+    """TFDS, which only some of the data sets need: an optional dependency."""
     try:
         import tensorflow_datasets
     except ImportError as error:
@@ -104,7 +104,7 @@ def _tensorflow_datasets(name: str) -> ModuleType:
 
 
 def _prepare(builder, url: str | None, advice: str) -> None:
-    """Prepares the data set if it is not, or says what would fix it."""
+    """Prepares the data set if it is not prepared, or says what would fix the problem."""
     if _is_prepared(builder):
         return
     where = f"Data set '{builder.info.full_name}' is not prepared under {builder.data_path}"

@@ -15,7 +15,7 @@ from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 # rest of the block; the units beyond it are brought up to date by one matrix product.
 _BLOCK = 16
 
-# A logit that decides alone.
+# A logit that determines the unit.
 _DECISIVE = 1e6
 
 
@@ -74,7 +74,8 @@ class AutoregressiveBernoulli(BinaryDistribution):
     def _ancestral_sample(self, noise, groups=None):
         shift, kernel = tf.cast(self.shift, self.dtype), self._masked_kernel()
         if groups is not None:
-            # A weight so large that it decides alone; it acts on units alone that have no choice.
+            # A weight so large that it determines the unit; it acts only on units that are already
+            # determined.
             shift += tf.where(groups.last, _DECISIVE, 0.0)
             kernel -= 2.0 * _DECISIVE * tf.cast(groups.earlier, self.dtype)
         shape = tf.broadcast_dynamic_shape(tf.shape(noise), tf.shape(shift))
@@ -97,8 +98,8 @@ def _logits_in_order(noise, shift, kernel, units):
     dtype = noise.dtype
     blocks = -(-units // _BLOCK)
     padding = blocks * _BLOCK - units
-    # The unit's axis comes first: a unit's row is then contiguous. A padding unit has no
-    # weights, so what it draws is of no consequence.
+    # The unit's axis comes first: a unit's row is then contiguous. A padding unit has no weights,
+    # so its value does not matter.
     noise = tf.pad(tf.transpose(noise), [[0, padding], [0, 0]])
     shift = tf.pad(tf.transpose(shift), [[0, padding], [0, 0]])
     kernel = tf.pad(kernel, [[0, padding], [0, padding]])

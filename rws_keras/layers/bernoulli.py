@@ -19,7 +19,7 @@ tfd = tfp.distributions
 # far from float32's end; more would save little and leave fewer columns to work on at once.
 _MOST_FACTORS = 25
 
-# A logit that leaves no doubt: its sigmoid is 0 or 1 to the last bit.
+# A logit whose sigmoid is 0 or 1 to the last bit.
 _DECISIVE = 1e6
 
 
@@ -34,8 +34,8 @@ def bernoulli_log_prob(value: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     that with respect to `x` is `a`.
 
     Args:
-        value: Tensor `[..., D]`. It is binary as a rule; the formula continues what it says of
-            other values as TFP's `Bernoulli` does.
+        value: Tensor `[..., D]`. Usually binary; for other values the formula is that of TFP's
+            `Bernoulli`.
         logits: Tensor `[..., D]`, broadcast against `value`.
 
     Returns:
@@ -128,14 +128,13 @@ class BinaryDistribution(NoiseDrivenDistribution):
 
     def observed_log_prob(self, value: tf.Tensor, observed: tf.Tensor) -> tf.Tensor:
         value = self._vector(value)
-        # With such a logit the others are certain to be what they are: neither likelihood nor
-        # gradient.
+        # With such a logit the other units are certain: they add neither likelihood nor gradient.
         certain = tf.where(value > 0.5, tf.cast(_DECISIVE, self.dtype), -_DECISIVE)
         logits = tf.where(observed, self.conditional_logits(value), certain)
         return bernoulli_log_prob(value, logits)
 
     def complete(self, value: tf.Tensor, known: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-        # Noise beyond (0, 1) leaves a unit no choice: the known ones come out as they are.
+        # Noise outside (0, 1) fixes a unit: the known ones stay as they are.
         fixed = tf.where(self._vector(value) > 0.5, tf.cast(-1.0, self.dtype), 2.0)
         noise = tf.where(known, fixed, self._vector(noise, "noise"))
         return self._sample_and_logits(noise)[0]
@@ -150,7 +149,7 @@ class BinaryDistribution(NoiseDrivenDistribution):
         return tf.ensure_shape(value, shape), logits
 
     def _sample_n(self, n, seed=None):
-        # Not by way of the log-probability, which takes as long again.
+        # Not through the log-probability, which would take twice as long.
         noise = self._vector(self._noise([n], seed), "noise")
         return self._sample_and_logits(noise)[0]
 

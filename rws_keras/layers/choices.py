@@ -40,7 +40,7 @@ class Groups:
         )
 
     def wrong(self, x: tf.Tensor) -> tf.Tensor:
-        """Bools `[N, choices]`: which choices have not exactly one unit on, nor all missing."""
+        """Bools `[N, choices]`: choices with neither exactly one unit on nor all missing."""
         missing = is_missing(x)
         values = tf.where(missing, tf.zeros_like(x), x)
         on = tf.matmul(tf.cast(values, tf.float32), self._member)
@@ -49,10 +49,10 @@ class Groups:
         return tf.where(tf.equal(gaps, 0.0), tf.not_equal(on, 1.0), tf.not_equal(gaps, sizes))
 
     def check(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns data `[N, D]` of which each choice has exactly one unit on, or all missing.
+        """Returns data `[N, D]` if each choice has exactly one unit on, or all missing.
 
         Raises:
-            UserError: If there is a row of which this does not hold. In a graph it is a
+            UserError: If this does not hold for a row. In a graph it is a
                 `tf.errors.InvalidArgumentError`.
         """
         wrong = self.wrong(x)
@@ -74,15 +74,15 @@ class Groups:
 
 
 class Choices(BinaryDistribution):
-    """Binary units of which some are the values of choices: exactly one of a group is on.
+    """Binary units, some of which are the values of choices: exactly one of a group is on.
 
-    The units of a choice are decided in their order, by the base distribution's probabilities: the
-    first is on, or else the second, and so on; the last one is on if no other is. So a choice of k
-    values has the probabilities `σ(a_1)`, `(1 - σ(a_1)) σ(a_2)`, …, which can be any, and sums to
-    one. A vector with no unit of a choice on, or several, has probability zero.
+    The units of a choice are drawn in order, with the base distribution's probabilities: the first
+    is on, or else the second, and so on; the last one is on if no other is. So the k values of a
+    choice have the probabilities `σ(a_1)`, `(1 - σ(a_1)) σ(a_2)`, …, which can be arbitrary and sum
+    to one. A vector with no unit of a choice on, or several, has probability zero.
 
     Args:
-        base: A distribution over binary vectors of the library's.
+        base: One of the library's distributions over binary vectors.
         sizes: How many units each group has, in the order of the units; 1 for a binary unit.
         validate_args: Whether to check that values are binary.
         name: Name of the distribution.
@@ -111,7 +111,7 @@ class Choices(BinaryDistribution):
         sizes = tuple(int(size) for size in sizes)
         parameters = dict(locals())
         if not isinstance(base, BinaryDistribution) or isinstance(base, Choices):
-            raise UserError(f"Choices are of binary units; got a {type(base).__name__}.")
+            raise UserError(f"Choices need binary units; got a {type(base).__name__}.")
         units = base.event_shape[0]
         if any(size < 1 for size in sizes) or (units is not None and sum(sizes) != units):
             raise UserError(
@@ -129,7 +129,7 @@ class Choices(BinaryDistribution):
 
     @property
     def marginalizes(self) -> bool:
-        # Units depend on others of their group alone, which is observed as a whole or not at all.
+        # Units depend only on others in their group, which is observed completely or not at all.
         return self.base.marginalizes
 
     def _event_shape(self):
@@ -142,12 +142,12 @@ class Choices(BinaryDistribution):
         return self._decided(self.base.conditional_logits(value), self._vector(value))
 
     def _ancestral_sample(self, noise, groups=None):
-        del groups  # it is the base of no other
+        del groups  # it cannot be the base of another
         value, logits = self.base._ancestral_sample(noise, self._groups)
         return value, self._decided(logits, value)
 
     def _decided(self, logits, value):
-        """The logits, infinite where the units before leave no choice."""
+        """The logits, infinite where the units before determine the unit."""
         taken = tf.tensordot(value, tf.cast(self._groups.earlier, self.dtype), 1) > 0.5
         certain = tf.cast(np.inf, self.dtype)
         logits = tf.where(self._groups.last, certain, logits)

@@ -1,4 +1,4 @@
-"""What a stochastic layer hands out: distributions that uniform noise can drive."""
+"""The distributions of stochastic layers, which can be sampled from uniform noise."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ class NoiseDrivenDistribution(tfp.distributions.AutoCompositeTensorDistribution)
 
     @property
     def marginalizes(self) -> bool:
-        """Whether `observed_log_prob` is exact, whatever stands at units that were not observed.
+        """Whether `observed_log_prob` is exact, whatever the values of unobserved units are.
 
-        So it is where the units are independent. Where they depend on those before them, units
-        that were not observed bear on the others, and have to be drawn by `complete`.
+        It is if the units are independent. If they depend on those before them, unobserved units
+        affect the others and have to be drawn by `complete`.
         """
         return self.units_are_independent
 
     @abc.abstractmethod
     def sample_from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The sample that given uniform noise stands for, and its log-probability.
+        """The sample from given uniform noise, and its log-probability.
 
         The noise may broadcast against the batch shape: rows that share it are driven by
         common random numbers.
@@ -99,7 +99,7 @@ class NoiseDrivenDistribution(tfp.distributions.AutoCompositeTensorDistribution)
         """Draws the units that are not known, each given those before it.
 
         Args:
-            value: `[..., D]`, of which only the known entries count.
+            value: `[..., D]`; only the known entries are used.
             known: Bools that broadcast against `value`.
             noise: Uniform numbers in (0, 1), `[..., D]`.
 
@@ -120,14 +120,14 @@ class NoiseDrivenDistribution(tfp.distributions.AutoCompositeTensorDistribution)
         units = self.event_shape
         if not units.is_compatible_with(value.shape[-1:]):
             raise UserError(
-                f"The last axis of `{name}` is that of the units: expected shape "
-                f"[..., {units[0]}], got {value.shape}."
+                f"The last axis of `{name}` must be the units: expected shape [..., {units[0]}], "
+                f"got {value.shape}."
             )
         if not (units.is_fully_defined() and value.shape[-1:].is_fully_defined()):
             check = tf.debugging.assert_equal(
                 tf.shape(value)[-1:],
                 self.event_shape_tensor(),
-                f"The last axis of `{name}` is that of the units.",
+                f"The last axis of `{name}` must be the units.",
             )
             with tf.control_dependencies([check]):
                 value = tf.identity(value)

@@ -59,8 +59,8 @@ class DiagonalGaussian(NoiseDrivenDistribution):
         sizes = {n for axis in (loc, scale) for n in axis if n not in (None, 1)}
         if len(sizes) > 1 or loc.rank == scale.rank == 0:
             raise UserError(
-                "The last axes of `loc` and `scale` are those of the units and must be of one "
-                f"size, got shapes {self.loc.shape} and {self.scale.shape}."
+                "The last axes of `loc` and `scale` are the units and must have the same size, got "
+                f"shapes {self.loc.shape} and {self.scale.shape}."
             )
 
     @classmethod
@@ -90,8 +90,8 @@ class DiagonalGaussian(NoiseDrivenDistribution):
     def sample_from_noise(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         loc, scale = self._loc_and_scale()
         value = loc + scale * tf.math.ndtri(self._vector(noise, "noise"))
-        # From the value, not from the noise: with path gradients `log_prob` depends on the
-        # parameters by way of the value too.
+        # From the value, not from the noise: with path gradients `log_prob` also depends on the
+        # parameters through the value.
         return value, self._log_prob(value)
 
     def unit_log_probs(self, value: tf.Tensor) -> tf.Tensor:

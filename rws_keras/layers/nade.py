@@ -17,12 +17,12 @@ from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 # Larger blocks leave the processor's cache, smaller ones do more steps.
 _BLOCK = 8
 
-# A logit that decides alone.
+# A logit that determines the unit.
 _DECISIVE = 1e6
 
 
 class NeuralAutoregressiveBernoulli(BinaryDistribution):
-    """Units that see those before them through one shared hidden layer.
+    """Units that depend on those before them through one shared hidden layer.
 
     `a_i = c + Σ_{j<i} W_j x_j`, `p(x_i = 1 | x_<i) = σ(s_i + V_i σ(a_i))`.
 
@@ -115,10 +115,10 @@ def _unflatten_rows(batch, rows):
 def _hidden_logits(value, hidden_shift, encoder, decoder, units, hidden_units):
     """`V_i σ(c + Σ_{j<i} W_j x_j)` of all units, `[R, D]`, block by block.
 
-    The backward pass computes the hidden activations of a block anew instead of keeping
-    them, so both passes hold one block at a time. All sizes but R are static (as a rule), all
-    slices of static size: XLA compiles the loops. The sizes are arguments too, so that calls with
-    other numbers of rows share a trace and layers of other sizes do not.
+    The backward pass recomputes the hidden activations of a block instead of keeping them, so both
+    passes hold one block at a time. All sizes but R are static (as a rule), all slices of static
+    size: XLA compiles the loops. The sizes are arguments too, so that calls with other numbers of
+    rows share a trace and layers of other sizes do not.
     """
     dtype = value.dtype
     blocks = -(-units // _BLOCK)

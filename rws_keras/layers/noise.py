@@ -16,8 +16,8 @@ Shapes: TypeAlias = dict | list | tuple | tf.Tensor
 def stateless_seed(seed: Seed) -> tf.Tensor:
     """A seed as an int32 tensor `[2]`.
 
-    An integer always stands for the same noise; TFP itself would make it depend on how many
-    draws came before.
+    An integer always gives the same noise; in TFP itself it would depend on how many draws came
+    before.
 
     Args:
         seed: An integer of up to 64 bits (Python's or NumPy's), an integer array or tensor
@@ -51,8 +51,8 @@ def stream_seed(seed: int | None) -> tf.Tensor:
 def draw_noise(shapes: Shapes, seed: Seed) -> tf.Tensor:
     """Uniform numbers for tensors of several shapes, all drawn by one kernel.
 
-    The generator is the one part of a step that XLA does badly on a CPU: the noise is drawn
-    here, outside, and handed to the compiled step, which gives it names and shapes again by
+    The generator is the one part of a step that XLA runs slowly on a CPU: the noise is drawn here,
+    outside, and passed to the compiled step, which splits it into named tensors again with
     `split_noise`.
 
     Args:
@@ -72,9 +72,9 @@ def split_noise(noise: tf.Tensor, shapes: Shapes) -> Any:
 
     TensorFlow's uniform numbers are multiples of 2^-23 and include zero, so `u < p`
     switches a unit on once in 2^23 draws however small `p` is. With 100,000 particles that
-    happens, and one particle which Q holds for impossible (probability e^-40, say) carries
-    a weight large enough to ruin the estimate. Taking the middle of each cell of width
-    2^-23 removes it.
+    happens, and one particle that is almost impossible under Q (probability e^-40, say) has a
+    weight large enough to ruin the estimate. Using the middle of each cell of width 2^-23 avoids
+    this.
 
     Args:
         noise: Flat tensor from `draw_noise`.

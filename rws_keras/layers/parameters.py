@@ -14,8 +14,8 @@ from rws_keras.errors import UserError
 def parameter_dtype(*values: Any) -> tf.DType:
     """The dtype of a distribution: float64 if a tensor among its parameters is, else float32.
 
-    Arrays and lists follow the tensors, as in TFP's `Bernoulli`. Likelihoods are of float32 or
-    better: parameters of 16 bits are cast.
+    Arrays and lists follow the tensors, as in TFP's `Bernoulli`. Likelihoods are in float32 or
+    better: parameters with 16 bits are cast.
     """
     kinds = tf.Tensor | tf.Variable | keras.Variable | tfp.util.DeferredTensor
     dtypes = [tf.as_dtype(value.dtype) for value in values if isinstance(value, kinds)]
@@ -43,7 +43,7 @@ def as_parameter(value: Any, dtype: tf.DType, name: str, least_rank: int = 1) ->
     if not (value.dtype.is_floating or value.dtype.is_integer):
         raise UserError(f"`{name}` must hold real numbers, got {value.dtype.name}.")
     if value.shape.rank is not None and value.shape.rank < least_rank:
-        raise UserError(f"The last axis of `{name}` is that of the units; got a scalar.")
+        raise UserError(f"The last axis of `{name}` must be the units; got a scalar.")
     return tf.cast(value, dtype) if isinstance(value, tf.Tensor) else value
 
 
@@ -56,8 +56,7 @@ def as_matrix(value: Any, dtype: tf.DType, name: str, shape: list[int | None]) -
     matrix = as_parameter(value, dtype, name, least_rank=0)
     if not matrix.shape.is_compatible_with(shape):
         raise UserError(
-            f"`{name}` must be of shape {shape}, as the other parameters have it; "
-            f"got {matrix.shape}."
+            f"`{name}` must have shape {shape} to match the other parameters; got {matrix.shape}."
         )
     if isinstance(matrix, tf.Tensor) and not matrix.shape.is_fully_defined():
         return tf.ensure_shape(matrix, shape)

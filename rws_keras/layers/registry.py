@@ -35,7 +35,9 @@ def register_family(name: str, label: str | None = None) -> Callable:
 
     def register(cls):
         if FAMILIES.get(name, cls).__qualname__ != cls.__qualname__:
-            raise UserError(f"There is another layer family of the name {name!r} already.")
+            raise UserError(
+                f"A layer family with the name {name!r} exists already; choose another name."
+            )
         FAMILIES[name] = cls
         _LABELS[name] = label or cls.__name__
         return cls
@@ -64,7 +66,7 @@ def get(family: Family, units: int, name: str | None = None) -> StochasticLayer:
     if isinstance(family, StochasticLayer):
         layer: Any = family
         if layer.units != units:
-            raise UserError(f"{layer!r} has {layer.units} units, {units} are needed here.")
+            raise UserError(f"{layer!r} has {layer.units} units, but {units} are needed here.")
         return layer
     if isinstance(family, type):
         return family(units, name=name)

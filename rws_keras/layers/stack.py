@@ -11,11 +11,11 @@ from rws_keras.layers.stochastic_layer import StochasticLayer
 
 
 class Stack:
-    """Stochastic layers each of which is given the state of its neighbour.
+    """Stochastic layers, each conditioned on the state of its neighbour.
 
-    P draws from the top down, `p(s_L) Π p(s_{l-1} | s_l)`: its chain begins at the prior, which
-    is given nothing. Q draws from the bottom up, `Π q(s_l | s_{l-1})`: its chain begins at the
-    lowest latents, which are given the data. Layers, states and log-probabilities are listed
+    P draws from the top down, `p(s_L) Π p(s_{l-1} | s_l)`: its chain begins with the prior, which
+    has no parent. Q draws from the bottom up, `Π q(s_l | s_{l-1})`: its chain begins with the
+    lowest latents, conditioned on the data. Layers, states and log-probabilities are listed
     from the bottom up in both. A slice of a stack is a stack.
 
     Args:
@@ -66,8 +66,8 @@ class Stack:
         """Draws the states of all layers.
 
         Args:
-            noise: Uniform numbers in (0, 1) for each layer, `[..., units]`; an axis of size 1
-                drives all that it is broadcast to by the same noise.
+            noise: Uniform numbers in (0, 1) for each layer, `[..., units]`; along an axis of size 1
+                the same noise is broadcast.
             given: What the chain begins from, `[..., units]`, or `None`.
 
         Returns:
@@ -96,7 +96,7 @@ class Stack:
         ]
 
     def _parents(self, states, given):
-        """The parent of each state: the one place where the order of the chain is stated."""
+        """The parent of each state: the only place that defines the order of the chain."""
         return [*states[1:], given] if self.top_down else [given, *states[:-1]]
 
 

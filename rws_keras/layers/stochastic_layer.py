@@ -1,4 +1,4 @@
-"""The contract of a stochastic layer, stated once."""
+"""The base class of stochastic layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rws_keras.signatures import plain_arguments
 
 
 def _once(build: Callable) -> Callable:
-    """Makes the `build` of a layer safe to be called again, and keeps its parents' number."""
+    """Makes the `build` of a layer safe to call again, and stores its number of parents."""
 
     @functools.wraps(build)
     def build_once(self, given_shape=None):
@@ -32,8 +32,8 @@ def _once(build: Callable) -> Callable:
         elif given_units != self.given_units:
             raise UserError(
                 f"Layer '{self.name}' ({type(self).__name__}) was built "
-                f"{_parents(self.given_units)}, it cannot be used {_parents(given_units)}. "
-                "Make a new layer, or give the layers sizes that meet."
+                f"{_parents(self.given_units)} and cannot be used {_parents(given_units)}. Make a "
+                "new layer, or give the layers matching sizes."
             )
 
     return build_once
@@ -45,7 +45,7 @@ Constraint: TypeAlias = str | dict | keras.constraints.Constraint | None
 
 
 class _UnderWay(threading.local):
-    """What a thread is doing: how many calls of `distribution`, and whether losses are wanted."""
+    """State of a thread: number of active calls of `distribution`, and whether losses are kept."""
 
     calls = 0
     keeps_losses = False
@@ -56,7 +56,7 @@ _under_way = _UnderWay()
 
 @contextlib.contextmanager
 def keep_losses() -> Iterator[None]:
-    """Lets layers keep what they add by `add_loss`: someone is about to read it."""
+    """Makes layers keep what they add with `add_loss`, because it will be read."""
     before, _under_way.keeps_losses = _under_way.keeps_losses, True
     try:
         yield
@@ -77,7 +77,7 @@ class RefusesActivityRegularizer:
         if value is not None:
             raise UserError(
                 f"{type(self).__name__} takes no `activity_regularizer`, which would have no "
-                "effect: its output is not an activation. Give it to a Keras layer inside of a "
+                "effect: its output is not an activation. Give it to a Keras layer inside a "
                 "stochastic layer, or call `add_loss` in `_distribution`."
             )
 
@@ -85,15 +85,15 @@ class RefusesActivityRegularizer:
 class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
     """A layer of stochastic units: a conditional distribution as a Keras layer.
 
-    A subclass returns its distribution from `_distribution(given)`, one that uniform noise can
-    drive (`NoiseDrivenDistribution`), such as `FactorizedBernoulli` or `DiagonalGaussian`. It
-    creates weights of its own in `_build(given_units)`, or as everywhere in Keras in
-    `build(given_shape)`; Keras layers that it holds build themselves when they are first called,
-    and are called with parents `[rows, parent units]`. Where the units are not binary it states
-    in the class attribute `support` what values they take (`rws_keras.layers.REAL`).
+    A subclass returns its distribution from `_distribution(given)`; it must be one that can be
+    sampled from uniform noise (`NoiseDrivenDistribution`), such as `FactorizedBernoulli` or
+    `DiagonalGaussian`. It creates its weights in `_build(given_units)`, or as everywhere in Keras
+    in `build(given_shape)`; Keras layers inside it build themselves when they are first called, and
+    are called with parents `[rows, parent units]`. If the units are not binary, the class attribute
+    `support` says what values they take (`rws_keras.layers.REAL`).
 
-    A layer built without a parent is a prior: it has distribution parameters of its own and
-    takes no input.
+    A layer built without a parent is a prior: its distribution parameters are weights, and it takes
+    no input.
 
     The weights are float32, and so are parents, distributions and likelihoods. Under the policies
     `mixed_float16` and `mixed_bfloat16` Keras layers inside compute in half precision.
@@ -106,8 +106,8 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
         bias_regularizer: Regularizer of the biases; none by default.
         kernel_constraint: Constraint on all weights but the biases; none by default.
         bias_constraint: Constraint on the biases; none by default.
-        choices: Sizes of groups of units in their order, of which those of several are a choice of
-            exactly one; see `Choices`. All units are binary by default.
+        choices: Sizes of groups of units, in their order; in a group of several units exactly one
+            is on, see `Choices`. All units are binary by default.
 
     Example:
     ```python
@@ -225,7 +225,7 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
                 self._clear_losses()
 
     def add_loss(self, loss: tf.Tensor) -> None:
-        """Adds a scalar to what `fit` descends; only in `_distribution`, each time it is called.
+        """Adds a scalar to the loss of `fit`; only in `_distribution`, each time it is called.
 
         Raises:
             UserError: Elsewhere, where it would have no effect.
@@ -256,7 +256,7 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
         """Checks that a built layer's distribution is what a machine needs.
 
         Raises:
-            UserError: If it cannot be driven by noise, or is not over `units` units.
+            UserError: If it cannot be sampled from noise, or does not have `units` units.
         """
         given = None if self.given_units is None else tf.zeros([1, self.given_units])
         # Here Keras layers inside build themselves: their variables are named after this layer.
@@ -266,30 +266,30 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
         name = f"The distribution of layer '{self.name}' ({type(self).__name__})"
         if not isinstance(distribution, NoiseDrivenDistribution):
             raise UserError(
-                f"{name} is a {type(distribution).__name__}, which uniform noise cannot drive. "
-                "Return a rws_keras.layers.FactorizedBernoulli or DiagonalGaussian, or derive "
-                "one from rws_keras.layers.NoiseDrivenDistribution."
+                f"{name} is a {type(distribution).__name__}, which cannot be sampled from uniform "
+                "noise. Return a rws_keras.layers.FactorizedBernoulli or DiagonalGaussian, or a "
+                "subclass of rws_keras.layers.NoiseDrivenDistribution."
             )
         if distribution.dtype != tf.float32:
             raise UserError(
-                f"{name} is of dtype {distribution.dtype.name}; machines compute likelihoods in "
+                f"{name} has dtype {distribution.dtype.name}; machines compute likelihoods in "
                 "float32. Give Keras layers inside the dtype 'float32', or a mixed policy."
             )
         if distribution.event_shape != [self.units]:
             raise UserError(
-                f"{name} must be over {self.units} units: its event shape must be "
-                f"[{self.units}], got {distribution.event_shape}."
+                f"{name} must have {self.units} units: its event shape must be [{self.units}], got "
+                f"{distribution.event_shape}."
             )
 
     def _check_states(self):
-        """Refuses Keras layers that act otherwise in training: here they are not told of it."""
+        """Refuses Keras layers that act differently in training, which has no effect here."""
         for layer in self._flatten_layers(include_self=False):
             if layer._non_trainable_variables or layer._seed_generators:
                 raise UserError(
                     f"Layer '{self.name}' ({type(self).__name__}) holds '{layer.name}' "
-                    f"({type(layer).__name__}), which acts otherwise in training than in use; in "
-                    "a stochastic layer it would always act as in use. Leave it out, or use one "
-                    "without a state, such as LayerNormalization."
+                    f"({type(layer).__name__}), which acts differently in training and inference; "
+                    "in a stochastic layer it would always act as in inference. Leave it out, or "
+                    "use one without state, such as LayerNormalization."
                 )
 
     # No property: Keras reads all of them when it saves or copies a layer, built or not.
@@ -304,7 +304,7 @@ class StochasticLayer(RefusesActivityRegularizer, keras.layers.Layer):
 
         Args:
             x: The data, see `rws_keras.arrays.check_data`.
-            missing: Whether values may be missing (NaN); of a choice, all or none.
+            missing: Whether values may be missing (NaN); in a choice, all or none.
 
         Raises:
             UserError: If they are not of that shape, or hold values that the units cannot

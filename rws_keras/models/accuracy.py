@@ -1,4 +1,4 @@
-"""Likelihoods to a wanted accuracy: more particles where they are needed."""
+"""Likelihoods to a given accuracy: more particles where they are needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rws_keras.checks import check_number
 from rws_keras.models.particles import LikelihoodEstimate, WeightSums
 from rws_keras.models.streaming import Sums
 
-# With fewer particles the standard error itself is not to be relied on.
+# With fewer particles the standard error itself is unreliable.
 FIRST_ROUND = 100
 
 
@@ -29,8 +29,8 @@ def estimate_to_accuracy(
     Args:
         sums_of: Function of data, K and a seed to the `Sums` of K fresh particles.
         x: Float32 data `[N, visible]`.
-        most_particles: K at which a datum is given up on.
-        max_standard_error: The standard error in nats that is wanted.
+        most_particles: Maximum K per datum.
+        max_standard_error: The required standard error in nats.
         seed: int32 tensor `[2]`.
 
     Raises:

@@ -17,17 +17,17 @@ def check_stacks(p: Stack, q: Stack) -> None:
     """Checks that P and Q belong together.
 
     Raises:
-        UserError: If their numbers of layers, sizes or kinds of units do not meet.
+        UserError: If their numbers of layers, sizes or kinds of units do not match.
     """
     if len(p) != len(q) + 1 or not len(q):
         raise UserError(
-            "Q needs one layer for each latent layer of P, and P one layer more, its "
-            f"prior; got {len(p)} P layers and {len(q)} Q layers."
+            "Q needs one layer for each latent layer of P, and P one more layer, its prior; got "
+            f"{len(p)} P layers and {len(q)} Q layers."
         )
     if p[1:].units != q.units:
         raise UserError(
-            f"The layers' sizes do not meet: the latent layers have {p[1:].units} units "
-            f"in P and {q.units} in Q (bottom first)."
+            f"The layers' sizes do not match: the latent layers have {p[1:].units} units in P and "
+            f"{q.units} in Q (bottom first)."
         )
     for level, pair in enumerate(zip(p.layers[1:], q.layers, strict=True), start=1):
         p_kind, q_kind = (layer.support.name for layer in pair)
@@ -72,7 +72,7 @@ def with_options(family: Family, **options: object) -> dict:
 
 
 def name_layers(stack: list[StochasticLayer], letter: str, first: int) -> None:
-    """Gives layers that Keras has named after their class names after their place."""
+    """Renames layers that have Keras's automatic names by their position, such as `p_0`."""
     for level, layer in enumerate(stack, first):
         automatic = re.sub(r"_\d+$", "", layer.name).replace("_", "")
         if automatic == type(layer).__name__.lower():
@@ -80,9 +80,9 @@ def name_layers(stack: list[StochasticLayer], letter: str, first: int) -> None:
 
 
 def serialize_stacks(stacks: dict[str, list[StochasticLayer]]) -> dict[str, list[dict]]:
-    """The layers of both stacks as JSON can hold them.
+    """The layers of both stacks in a form for JSON.
 
-    Where a layer is used once more, there is only where it was first.
+    Where a layer is used again, only its first position is given.
     """
     first: dict[int, list] = {}
     return {

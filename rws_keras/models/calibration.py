@@ -16,16 +16,16 @@ _ENDS, _BETWEEN = 1000, 1000
 class Calibration:
     """The distribution of the log-likelihoods of validation data.
 
-    A tail probability is the conformal p-value: the share of n validation rows and the row itself
-    that are as improbable as it, or more. Of fresh rows from where the validation rows are from, a
-    share of at most α has a tail probability of at most α, whatever the machine and however few
-    the rows: a threshold of 0.01 gives a false-alarm rate of at most 1 %. It is never below
-    1 / (n + 1). (Where the same rows have chosen the epoch to keep, this holds but approximately.)
+    A tail probability is the conformal p-value: the share, among the n validation rows and the row
+    itself, of rows that are at most as probable as the row. For new rows from the distribution of
+    the validation rows, the probability that it is at most α is at most α, for any machine and any
+    n: a threshold of 0.01 gives a false-alarm rate of at most 1 %. It is never below 1 / (n + 1).
+    (If the same rows were used to choose the epoch to keep, this holds only approximately.)
 
     Args:
         log_likelihoods: Of validation data that the machine was not trained on, in nats, `[n]`.
-        num_particles: K of the estimates. Those that are compared with them must have the same,
-            as a log-likelihood is on average the lower the fewer particles it is from.
+        num_particles: K of the estimates. Estimates that are compared with them must have the same
+            K, because with fewer particles a log-likelihood is lower on average.
 
     Raises:
         UserError: If there are none, or some are NaN.
@@ -42,19 +42,19 @@ class Calibration:
     """
 
     def __init__(self, log_likelihoods: np.ndarray, num_particles: int):
-        found = np.sort(np.asarray(log_likelihoods, np.float32))
-        if found.ndim != 1 or not len(found) or np.isnan(found).any():
+        values = np.sort(np.asarray(log_likelihoods, np.float32))
+        if values.ndim != 1 or not len(values) or np.isnan(values).any():
             raise UserError(
-                "A calibration needs the log-likelihoods of one row or more, none of them NaN; "
-                f"got shape {list(found.shape)}."
+                "A calibration needs the log-likelihoods of at least one row, none of them NaN; "
+                f"got shape {list(values.shape)}."
             )
-        found = _finite(found)
-        self.num_data, self.num_particles = len(found), num_particles
-        self._ranks = _kept_ranks(len(found))
-        self._kept = found[self._ranks - 1]
+        values = _finite(values)
+        self.num_data, self.num_particles = len(values), num_particles
+        self._ranks = _kept_ranks(len(values))
+        self._kept = values[self._ranks - 1]
 
     def tail_probability(self, log_likelihood: tf.Tensor) -> tf.Tensor:
-        """The share of normal rows that are as improbable, or more; float32 `[N]` in (0, 1].
+        """The share of normal rows that are at most as probable; float32 `[N]` in (0, 1].
 
         Args:
             log_likelihood: In nats, `[N]`.
@@ -64,8 +64,7 @@ class Calibration:
     def two_sided_probability(self, log_likelihood: tf.Tensor) -> tf.Tensor:
         """As `tail_probability`, of rows that are too improbable or too probable.
 
-        It is small also where a row is more probable than almost all normal ones, as blank images
-        are.
+        It is also small if a row is more probable than almost all normal ones, as blank images are.
         """
         mirrored = self._share(
             -tf.convert_to_tensor(log_likelihood),
@@ -80,12 +79,12 @@ class Calibration:
         values = tf.cast(values, tf.float32)
         passed = tf.searchsorted(tf.constant(kept), _finite(values), side="right")
         most = tf.gather(tf.constant(np.append(ranks, self.num_data + 1) - 1, tf.float32), passed)
-        # NaN, of a row that the machine does not model, stays NaN.
+        # The NaN of a row that the machine does not model stays NaN.
         nothing = tf.where(tf.math.is_nan(values), values, 0.0)
         return (1.0 + most) / (self.num_data + 1.0) + nothing
 
     def get_config(self) -> dict[str, Any]:
-        """The calibration as JSON can hold it."""
+        """The calibration in a form for JSON."""
         return {
             "num_particles": self.num_particles,
             "num_data": self.num_data,
@@ -94,7 +93,7 @@ class Calibration:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Calibration:
-        """The calibration of what `get_config` gave."""
+        """The calibration from what `get_config` returned."""
         made = cls(np.array(config["log_likelihoods"]), config["num_particles"])
         made.num_data = config["num_data"]
         made._ranks = _kept_ranks(made.num_data)

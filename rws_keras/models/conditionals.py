@@ -49,13 +49,14 @@ def conditional_log_probs(
 ) -> tf.Tensor:
     """`log p(x_c | x_others)` of each column c in nats, `[N, C]`; NaN of one that is missing.
 
-    It is `p(x)` over the sum of p over all values of the column, each estimated from the same
+    It is `p(x)` divided by the sum of p over all values of the column, all estimated from the same
     particles, so that most of the error cancels.
 
     Args:
         machine: A `HelmholtzMachine` of binary data.
         x: Float32 data `[N, visible]`, NaN where a value is missing.
-        guess: `[N, visible]`, what a Q that knows only whole rows is given in gaps.
+        guess: `[N, visible]`, the values that replace missing ones in the input of a Q that was
+            trained on complete rows only.
         num_particles: K.
         seed: int32 tensor `[2]`.
     """

@@ -1,4 +1,4 @@
-"""What one asks of parts of a row: missing values, and columns given others."""
+"""Questions about parts of a row: missing values, and columns given others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rws_keras.models.inference import Data, Inference
 
 
 class Conditioning(Inference):
-    """What a `HelmholtzMachine` says of some values of a row, given others."""
+    """What a `HelmholtzMachine` says about some values of a row, given others."""
 
     def _make_functions(self):
         def function(python_function):
@@ -38,15 +38,15 @@ class Conditioning(Inference):
     def impute(
         self, x: Data, num_completions: int = 10, num_particles: int = 100, seed: Seed = None
     ) -> Imputation:
-        """Completes data with missing values (NaN) from p(x_missing | x_observed).
+        """Imputes missing values (NaN) of data from p(x_missing | x_observed).
 
-        The machine need not have been made with `missing`. One that was trained with missing
-        values needs fewer particles, as its Q knows of them.
+        The machine need not have been made with `missing`. One that was trained with missing values
+        needs fewer particles, because its Q was trained for them.
 
         Args:
-            x: Data `[N, visible]`, NaN where a value is missing; of a choice, all or none.
+            x: Data `[N, visible]`, NaN where a value is missing; in a choice, all or none.
             num_completions: C, how many completions to draw.
-            num_particles: K, the number of particles a datum.
+            num_particles: K, the number of particles per datum.
             seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
@@ -63,8 +63,8 @@ class Conditioning(Inference):
         rows = np.array(x, np.float32)
         rows[:, :8] = np.nan            # the first eight units are missing
         imputed = machine.impute(rows, num_completions=5, seed=0)
-        imputed.mean                    # [N, 64]: at the gaps the probabilities of a one
-        imputed.completions             # [5, N, 64]: the gaps drawn together
+        imputed.mean                    # [N, 64]: if missing, the probability of a one
+        imputed.completions             # [5, N, 64]: joint samples of the missing values
         ```
 
         Reference:
@@ -89,9 +89,9 @@ class Conditioning(Inference):
         Args:
             x: Data `[N, visible]`, NaN where a value is missing. Values of the targets make no
                 difference.
-            targets: The units asked for, each given all that are not among them; of a choice,
-                all or none.
-            num_particles: K, the number of particles a datum.
+            targets: The units whose probability is estimated, given all units that are not targets;
+                in a choice, all or none.
+            num_particles: K, the number of particles per datum.
             seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
@@ -117,8 +117,8 @@ class Conditioning(Inference):
             inside = [unit for unit in range(start, start + size) if unit in targets]
             if 0 < len(inside) < size:
                 raise UserError(
-                    f"`targets` has {inside} of the choice of units {start} to {start + size - 1}; "
-                    "ask for all of them."
+                    f"`targets` has only {inside} of the choice with units {start} to "
+                    f"{start + size - 1}; include all of them."
                 )
             start += size
         others = np.isin(np.arange(self.visible_units), targets, invert=True)
@@ -132,14 +132,14 @@ class Conditioning(Inference):
     def conditional_log_probs(
         self, x: Data, num_particles: int = 100, seed: Seed = None
     ) -> tf.Tensor:
-        """Estimates `log p(x_c | x_others)` of each column: which values of a row are odd.
+        """Estimates `log p(x_c | x_others)` of each column, to find unusual values of a row.
 
-        A column is a binary unit, or a choice of several. The time for a row grows with the square
-        of the number of units, as each value of each column is tried.
+        A column is a binary unit, or a choice of several units. The time per row grows with the
+        square of the number of units, because each value of each column is evaluated.
 
         Args:
             x: Data `[N, visible]`, NaN where a value is missing.
-            num_particles: K, the number of particles a datum.
+            num_particles: K, the number of particles per datum.
             seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
@@ -161,7 +161,9 @@ class Conditioning(Inference):
         """
         num_particles = check_positive_integer(num_particles, "num_particles")
         if self.p_layers[0].support is not BINARY:
-            raise UserError("Conditional log-probabilities are of binary data.")
+            raise UserError(
+                "Conditional log-probabilities need binary data: the visible units are not binary."
+            )
         x, seed = self.p_layers[0].check_data(x, missing=True), stateless_seed(seed)
         guess = tf.zeros_like(x)
         if self.missing is None and np.isnan(x).any():

@@ -24,7 +24,7 @@ from rws_keras.models.preset_files import (
     sha256,
 )
 
-# A server that sends nothing for so long is given up; a slow one is not.
+# A server that sends nothing for this long has timed out; a slow one has not.
 TIMEOUT_SECONDS = 30.0
 _PAUSES = (0.5, 2.0)  # seconds before the second and the third try
 _OLD_SECONDS = 24 * 3600.0
@@ -32,11 +32,11 @@ _CHUNK = 2**16
 
 
 class _CorruptedError(Exception):
-    """What was downloaded has another SHA-256 than it should have."""
+    """What was downloaded does not have the expected SHA-256."""
 
 
 class _UnreachableError(Exception):
-    """The server does not answer, fails or breaks off: it may be well again later."""
+    """The server does not answer, fails or closes the connection: it may work again later."""
 
 
 def download_preset(address: str, metadata_sha256: str | None = None) -> Path:
@@ -60,7 +60,7 @@ def download_preset(address: str, metadata_sha256: str | None = None) -> Path:
 
 
 def download_index(address: str, name: str) -> Path:
-    """Downloads the index of a zoo; without a connection the copy of last time serves.
+    """Downloads the index of a zoo; without a connection the last downloaded copy is used.
 
     Raises:
         PresetError: If it cannot be downloaded, and there is no copy.
@@ -76,22 +76,22 @@ def _cache(address: str) -> Path:
 
 
 def _fetch(address: str, folder: Path, expected: str | None = None) -> Path:
-    """Downloads a file into a folder, unless it is there already; never half of it.
+    """Downloads a file into a folder, unless it is there already; never a part of it.
 
-    Any number of threads and processes may do so at once, and other users read what they keep: a
-    file that is whole needs no permission to write.
+    Any number of threads and processes may do so at once, and other users can read the cache: a
+    complete file needs no permission to write.
 
     Args:
         address: Where it is.
         folder: Where to put it.
-        expected: Its SHA-256. A file without one is always downloaded anew, and only if it
-            cannot be downloaded or kept the copy of last time serves.
+        expected: Its SHA-256. A file without one is always downloaded again; the last copy is used
+            only if it cannot be downloaded or stored.
 
     Returns:
         The path of the file.
     """
     if not re.match("https?://", address):
-        raise PresetError(f"Presets are downloaded by http or https, not from {address}.")
+        raise PresetError(f"Presets can be downloaded only by http or https, not from {address}.")
     path = folder / address.split("/")[-1]
     if expected and _sha256(path) == expected:
         return path
@@ -101,7 +101,7 @@ def _fetch(address: str, folder: Path, expected: str | None = None) -> Path:
         message = _not_kept(path, error) if isinstance(error, OSError) else str(error)
         if expected or not os.access(path, os.R_OK):
             raise PresetError(message) from error
-        warnings.warn(f"{message} Using the copy of last time.", stacklevel=2)
+        warnings.warn(f"{message} Using the last downloaded copy.", stacklevel=2)
     return path
 
 
@@ -131,8 +131,8 @@ def _replace(address: str, path: Path, expected: str | None) -> None:
 def _not_kept(path: Path, error: OSError) -> str:
     advice = ADVICE.get(error.errno or 0, "Choose another path.")
     return (
-        f"{path.name} cannot be kept in {path.parent}: {error.strerror or reason(error)}. {advice} "
-        "The environment variable KERAS_HOME says where downloads are kept."
+        f"{path.name} cannot be stored in {path.parent}: {error.strerror or reason(error)}. "
+        f"{advice} The environment variable KERAS_HOME sets where downloads are stored."
     )
 
 
@@ -198,14 +198,14 @@ def _response(error: Exception) -> requests.Response | None:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, _CorruptedError):
-        return "what the server sends is incomplete or corrupted, its SHA-256 is not the listed one"
+        return "the server sent an incomplete or corrupted file: its SHA-256 is not the listed one"
     if (response := _response(error)) is not None:
         return f"the server answers {response.status_code} ({response.reason})"
     cause = _cause(error)
     if isinstance(cause, TimeoutError):
         return f"the server has sent nothing for {TIMEOUT_SECONDS:.0f} seconds"
     if isinstance(cause, http.client.IncompleteRead):
-        return "the server broke off, the file is incomplete"
+        return "the server closed the connection before the end of the file"
     return getattr(cause, "strerror", None) or reason(cause)
 
 
@@ -235,7 +235,7 @@ def download_from_hub(handle: str) -> Path:
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@(.+?))?/*", handle)
     if match is None:
         raise PresetError(
-            f"{handle} is not a handle of the Hugging Face Hub; expected hf://USER/NAME or "
+            f"{handle} is not a Hugging Face Hub address; expected hf://USER/NAME or "
             "hf://USER/NAME@REVISION."
         )
     repository, revision = match.groups()
@@ -262,8 +262,8 @@ def _hub_file(
         import huggingface_hub
     except ImportError as error:
         raise PresetError(
-            "Presets of the Hugging Face Hub need the package huggingface_hub: "
-            "`pip install rws-keras[hub]`."
+            "Presets on the Hugging Face Hub need the package huggingface_hub: `pip install "
+            "'rws-keras[hub]'`."
         ) from error
     try:
         return Path(
@@ -283,7 +283,7 @@ def _hub_file(
 
 
 def _explain_hub(error: Exception, errors) -> str:
-    login = "log in by `hf auth login`, or set HF_TOKEN"
+    login = "log in with `hf auth login`, or set HF_TOKEN"
     if isinstance(error, errors.GatedRepoError):
         return f"its owner restricts access; request it on the Hub's page, then {login}"
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -298,7 +298,7 @@ def _explain_hub(error: Exception, errors) -> str:
     if isinstance(error, OSError) and error.filename and error.errno in ADVICE:
         return (
             f"{os.fspath(error.filename)}: {error.strerror}. {ADVICE[error.errno]} The environment "
-            "variable HF_HOME says where the Hub's files are kept"
+            "variable HF_HOME sets where the Hub's files are stored"
         )
     response = getattr(error, "response", None)
     if response is not None and response.status_code in (401, 403):

@@ -1,4 +1,4 @@
-"""One evaluation among others: what a thread that evaluates has to itself."""
+"""The state of one evaluation, which belongs to one thread."""
 
 from __future__ import annotations
 

@@ -23,15 +23,15 @@ from rws_keras.models.progress import with_progress_bar
 from rws_keras.models.step_seeds import next_seed, seed_variable
 
 NO_TARGETS = (
-    "A Helmholtz machine takes no targets, it models the data alone; weights of the rows are given "
-    "as `sample_weight`, in `validation_data` as (x, None, sample_weight), and by datasets as a "
-    "dict of `x` and `sample_weight`."
+    "A Helmholtz machine takes no targets: it models only the data. Pass row weights as "
+    "`sample_weight`, in `validation_data` as (x, None, sample_weight), and in datasets as a dict "
+    "of `x` and `sample_weight`."
 )
-_NO_CLASSES = "A Helmholtz machine knows no classes: it takes no `class_weight`."
+_NO_CLASSES = "A Helmholtz machine has no classes: it takes no `class_weight`."
 
 
 class ZeroProbabilityWarning(UserWarning):
-    """There are data that the machine cannot produce, or none of the particles can."""
+    """The machine, or every particle, gives some data the probability zero."""
 
 
 class Evaluator(keras.Model):
@@ -72,7 +72,7 @@ class Evaluator(keras.Model):
         raise NotImplementedError
 
     def estimate(self, x: tf.Tensor, num_particles: tf.Tensor, seed: tf.Tensor) -> Statistics:
-        """The statistics of checked data from so many particles a datum."""
+        """The statistics of checked data from `num_particles` particles per datum."""
         raise NotImplementedError
 
     @property
@@ -150,7 +150,9 @@ class Evaluator(keras.Model):
         with Evaluating(self, num_particles, seed):
             result = super().evaluate(**with_progress_bar(arguments), return_dict=True)
         if not result["num_data"]:
-            raise UserError("All of `sample_weight` is zero: at least one row must count.")
+            raise UserError(
+                "All of `sample_weight` is zero: at least one row needs a positive weight."
+            )
         if not in_fit:  # which warns once for all epochs
             warn_of_zero_probability([result["log_likelihood"]])
         return result if return_dict else self._in_order(result)
@@ -208,7 +210,7 @@ class Evaluator(keras.Model):
             raise UserError(NO_TARGETS)
         if arguments.get("class_weight") is not None:
             raise UserError(_NO_CLASSES)
-        # In each epoch of `fit` anew: the iterator over them is there already.
+        # Again in each epoch of `fit`: the iterator over them is there already.
         if not arguments.get("_use_cached_eval_dataset"):
             weight = arguments.pop("sample_weight", None)
             arguments["x"] = self._with_weight(arguments.get("x"), weight)
@@ -230,12 +232,14 @@ class Evaluator(keras.Model):
             return x
         if is_source(x):
             raise UserError(
-                "`sample_weight` goes with arrays. Let a dataset yield dicts of `x` and "
+                "`sample_weight` works only with arrays. Let a dataset yield dicts of `x` and "
                 "`sample_weight`."
             )
         sample_weight = check_sample_weight(sample_weight, x.shape[0])
         if not tf.reduce_any(sample_weight > 0.0):
-            raise UserError("All of `sample_weight` is zero: at least one row must count.")
+            raise UserError(
+                "All of `sample_weight` is zero: at least one row needs a positive weight."
+            )
         return {"x": x, "sample_weight": sample_weight}
 
     def _unpack(self, batch):

@@ -23,25 +23,25 @@ from rws_keras.models.trainer import Trainer
 
 @keras.saving.register_keras_serializable(package="rws_keras")
 class HelmholtzMachine(Saving, Conditioning, Trainer):
-    """A deep directed model of data with latents of one kind or another.
+    """A deep directed model of data with binary or Gaussian latents.
 
     The generative model is `p(x, h) = p(h_L) Π p(h_{l-1} | h_l)` with `h_0 = x`, the
     inference model `q(h | x) = Π q(h_l | h_{l-1})`. Layers without a name of their own are
-    called `p_0 … p_L` and `q_1 … q_L`, after the units that they give: 0 are the visible ones.
+    called `p_0 … p_L` and `q_1 … q_L`, after the units that they generate: 0 are the visible ones.
 
     Args:
-        p_layers: Stochastic layers of P, bottom first: the first gives the visible units,
-            the last is the prior of the top latents.
+        p_layers: Stochastic layers of P, bottom first: the first generates the visible units, the
+            last is the prior of the top latents.
         q_layers: Stochastic layers of Q, bottom first, one for each latent layer.
         seed: Seeds the sampling in `fit`: an integer, an int32 tensor `[2]`, or `None` for a
             fresh seed. The initial weights come from
             their initializers, which `keras.utils.set_random_seed` seeds.
         name: Name of the model.
-        missing: `"marginalize"` where values of the data may be missing (NaN): then all
-            likelihoods are those of the observed values, and Q is given which are missing. By
-            default NaN is refused.
-        calibration: What `calibrate` has found, or its configuration.
-        schema: What the visible units stand for, as `datasets.Schema.get_config` gives it;
+        missing: `"marginalize"` if values of the data may be missing (NaN): then all likelihoods
+            are those of the observed values, and Q also receives which values are missing. By
+            default NaN is an error.
+        calibration: What `calibrate` returned, or its configuration.
+        schema: The meaning of the visible units, as `datasets.Schema.get_config` returns it;
             `datasets.Schema.of(machine)` reads it.
 
     Example:
@@ -110,10 +110,10 @@ class HelmholtzMachine(Saving, Conditioning, Trainer):
             prior: Family of the prior; P's (of its top layer) by default.
             seed: Seeds the sampling in `fit`.
             name: Name of the model.
-            choices: Sizes of groups of visible units, of which those of several are a choice of
-                exactly one; see `layers.Choices`, and `datasets.Schema.groups`.
-            missing: `"marginalize"` where values of the data may be missing (NaN).
-            schema: What the visible units stand for, as `datasets.Schema.get_config` gives it.
+            choices: Sizes of groups of visible units; in a group of several units exactly one is
+                on, see `layers.Choices` and `datasets.Schema.groups`.
+            missing: `"marginalize"` if values of the data may be missing (NaN).
+            schema: The meaning of the visible units, as `datasets.Schema.get_config` returns it.
 
         Returns:
             A built `HelmholtzMachine`.
@@ -130,7 +130,7 @@ class HelmholtzMachine(Saving, Conditioning, Trainer):
         """
         sizes = np.atleast_1d(np.asarray(latents, object)).tolist()
         if not sizes:
-            raise UserError("`latents` must name at least one latent layer, got none.")
+            raise UserError("`latents` must list at least one latent layer, got none.")
         visible = check_positive_integer(visible, "visible")
         latents = [check_positive_integer(size, "latents") for size in sizes]
         p, q = (one_per_layer(spec, len(latents), name) for spec, name in [(p, "p"), (q, "q")])

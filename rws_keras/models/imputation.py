@@ -18,21 +18,21 @@ from rws_keras.models.particles import (
     sum_over_layers,
 )
 
-# Particles times data that are drawn together.
+# Particles times data drawn at a time.
 ROWS_IN_FLIGHT = 10_000
 
 _DREAMS = 1000
 
 
 class Imputation(NamedTuple):
-    """What is known of the missing values of N data from the others.
+    """Estimates of the missing values of N data, given the others.
 
     Attributes:
         completions: `[C, N, visible]`: the data with the missing values drawn together from
             p(x_missing | x_observed), for multiple imputation.
         mean: `E[x | x_observed]`, `[N, visible]`, for a binary unit the probability that it is
             on; observed values as they are.
-        standard_error: Standard errors of the means, `[N, visible]`; zero of observed values, NaN
+        standard_error: Standard errors of the means, `[N, visible]`; zero for observed values, NaN
             with a single particle, and too small where the effective sample size is near one.
         likelihood: The estimate of `log p(x_observed)`, see `LikelihoodEstimate`.
     """
@@ -75,16 +75,17 @@ def impute(
     noise: dict,
     num_completions: int | tf.Tensor,
 ) -> Imputation:
-    """Completes rows of which only a part was observed, by importance resampling.
+    """Completes partly observed rows, by importance resampling.
 
-    One particle in four is drawn from P's prior instead of Q, and each is weighed by
+    One particle in four is drawn from P's prior instead of Q, and each is weighted by
     `p(x_observed, h)` over the mixture of both: unbiased whatever Q is, and sound even where
     nothing was observed. The gaps are drawn from P given h and, where the visible layer is
-    autoregressive, the units before; observed units count with their probability.
+    autoregressive, the units before; observed units contribute their probability.
 
-    A Q that was not trained with missing values knows only whole rows. It is given the row with
-    a guess in the gaps; a first round of particles finds the means that go with what was
-    observed, and a second one, with fresh noise and these for a guess, gives the results.
+    A Q that was not trained with missing values needs complete rows. Its input is the row with
+    guesses in place of missing values; a first round of particles estimates their means given the
+    observed values, and a second round, with new noise and these means as guesses, gives the
+    results.
 
     Args:
         machine: A `HelmholtzMachine`.
@@ -108,9 +109,9 @@ def impute(
     sums = WeightSums.of(tf.cast(log_weights, tf.float64))
     likelihood = sums.likelihood(tf.shape(log_weights)[0])
     (completions,) = resample([drawn.x], weights, num_completions, noise["resampling"])
-    # Data of probability zero have no conditional distribution.
+    # Data with probability zero have no conditional distribution.
     possible = tf.cast(likelihood.effective_sample_size > 0.0, tf.float32)[:, None]
-    # One particle says nothing of its own spread.
+    # One particle has no spread.
     several = tf.cast(tf.shape(log_weights)[0] > 1, tf.float32)
     unknown = 0.0 * (several / several)
     factor = possible / possible  # 1, or 0 / 0: the NaN is made for those rows alone
@@ -151,7 +152,8 @@ def draw_gaps(
         machine: A `HelmholtzMachine`.
         x: Float32 data `[N, visible]`.
         observed: Bools `[N, visible]`: which of them count.
-        guess: `[visible]` or `[N, visible]`, what a Q that knows only whole rows is given in gaps.
+        guess: `[visible]` or `[N, visible]`, the values that replace missing ones in the input of a
+            Q that was trained on complete rows only.
         noise: Uniform numbers in (0, 1): `particles` of the latents, `gaps` `[K, N, visible]`.
     """
     num_particles = tf.shape(noise["gaps"])[0]
@@ -170,8 +172,8 @@ def draw_gaps(
         tf.math.log(tf.cast(number, tf.float32)) for number in (from_q, from_p, num_particles)
     )
     log_mixture = tfp.math.log_add_exp(log_q + log_from_q, log_prior + log_from_p) - log_all
-    # Where the units depend on each other a gap bears on the weight by those after it: then only
-    # what was drawn may be averaged, not the mean it was drawn around.
+    # If the units depend on each other, a missing unit affects the weight through the units after
+    # it: then only the drawn values may be averaged, not their means.
     mean = visible.conditional_mean(drawn) if visible.units_are_independent else drawn
     log_known = visible.observed_log_prob(drawn, observed)
     return Drawn(visible, drawn, mean, log_known, log_prior - log_mixture)

@@ -1,4 +1,4 @@
-"""What one asks of a trained machine: likelihoods, posteriors, samples."""
+"""What a trained machine computes: likelihoods, posteriors, samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Data: TypeAlias = np.ndarray | tf.Tensor
 
 
 class Inference(JointModel):
-    """What a `HelmholtzMachine` estimates of whole rows, and draws."""
+    """Estimates of a `HelmholtzMachine` for whole rows, and samples."""
 
     _functions: types.SimpleNamespace
     calibration: Calibration | None
@@ -39,8 +39,8 @@ class Inference(JointModel):
         def function(python_function, **options):
             return tf.function(python_function, autograph=False, **options)
 
-        # One trace each, for any number of data and of particles. In a namespace, lest TensorFlow
-        # save them with the machine.
+        # One trace each, for any number of data and of particles. In a namespace, so that
+        # TensorFlow does not save them with the machine.
         return types.SimpleNamespace(
             sums=function(
                 lambda *arguments: stream_particles(self, *arguments)[1], input_signature=signature
@@ -62,7 +62,7 @@ class Inference(JointModel):
         )
 
     def estimate(self, x: tf.Tensor, num_particles: int | tf.Tensor, seed: tf.Tensor) -> Statistics:
-        """Statistics of K particles a datum; see `Statistics`.
+        """Statistics of K particles per datum; see `Statistics`.
 
         Args:
             x: Float32 data `[N, visible]`, checked.
@@ -96,7 +96,7 @@ class Inference(JointModel):
             done = int(drawn)
             yield done, sums.statistics(done)
 
-    # What a user asks of a trained machine.
+    # Public methods of a trained machine.
 
     def sample_posterior(self, x: Data, num_particles: int, seed: Seed = None) -> Particles:
         """Draws K particles from Q with their log-weights.
@@ -141,19 +141,19 @@ class Inference(JointModel):
         needs no new trace.
 
         With `max_standard_error` particles are drawn, in rounds that double their number, until
-        the standard error of a datum is small enough, or `num_particles` is reached. Stopping
-        costs the estimate of p(x) its unbiasedness: a datum whose large weights have not come
-        yet looks more certain than it is and stops early, so that its log-likelihood is on
-        average too low, the more so the worse Q is and the larger the error allowed. Without
-        stopping, E p̂(x) = p(x) for every number of particles.
+        the standard error of a datum is small enough, or `num_particles` is reached. Stopping makes
+        the estimate of p(x) biased: a datum whose large weights have not been drawn yet looks more
+        certain than it is and stops early, so that its log-likelihood is too low on average, more
+        so for a worse Q and a larger allowed error. Without stopping, E p̂(x) = p(x) for every
+        number of particles.
 
         Args:
             x: Data `[N, visible]`.
-            num_particles: K, the number of particles a datum; the most of them where
-                `max_standard_error` is given.
+            num_particles: K, the number of particles per datum; the maximum if `max_standard_error`
+                is given.
             seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
-            max_standard_error: Positive float, the standard error in nats that is wanted of
-                each datum; `None` draws `num_particles` of each.
+            max_standard_error: Positive float, the required standard error in nats of each datum;
+                with `None`, `num_particles` are drawn for each.
 
         Returns:
             A `LikelihoodEstimate` of tensors `[N]`, in nats, with the number of particles that
@@ -185,11 +185,11 @@ class Inference(JointModel):
     def posterior_mean(
         self, x: Data, num_particles: int = 100, seed: Seed = None
     ) -> list[tf.Tensor]:
-        """Estimates `E[h_l | x]` under P's posterior, by importance-weighted particles.
+        """Estimates `E[h_l | x]` under P's posterior, with importance-weighted particles.
 
         Args:
             x: Data `[N, visible]`.
-            num_particles: K, the number of particles a datum.
+            num_particles: K, the number of particles per datum.
             seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
@@ -203,7 +203,7 @@ class Inference(JointModel):
 
         Args:
             x: Data `[N, visible]`.
-            num_particles: K, the number of particles a datum.
+            num_particles: K, the number of particles per datum.
             seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
 
         Returns:
@@ -213,7 +213,7 @@ class Inference(JointModel):
         return self._expectation(self._functions.visible_means, x, num_particles, seed)[0]
 
     def forget_calibration(self) -> None:
-        """Drops the calibration, as training does: it is that of the weights of its time."""
+        """Drops the calibration, as training does: it is valid for unchanged weights only."""
         self.calibration = None
 
     def calibrate(
@@ -221,15 +221,14 @@ class Inference(JointModel):
     ) -> Calibration:
         """Keeps the distribution of log-likelihoods of data that are known to be normal.
 
-        `calibration.tail_probability` then tells how unusual the log-likelihood of another row
-        is. It is kept in the machine's `calibration`, wherever the machine is saved, until the
-        machine is trained again; `forget_calibration` drops it where weights change otherwise. A
-        model that is exported returns tail probabilities where its K is that of the calibration.
+        `calibration.tail_probability` then says how unusual the log-likelihood of another row is.
+        The calibration is stored in the machine's `calibration` and saved with the machine, until
+        the machine is trained again; call `forget_calibration` if weights change in another way. An
+        exported model returns tail probabilities if its K is that of the calibration.
 
         Args:
             x: Data `[N, visible]` that the machine was not trained on, such as the validation
-                data. Their log-likelihoods are compared with those of other rows whatever is
-                missing: let gaps be as frequent as in these.
+                data. They should have missing values as often as the rows that will be scored.
             num_particles: K.
             seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
             batch_size: Rows that are scored together.
@@ -264,7 +263,7 @@ class Inference(JointModel):
         return expectations
 
     def _visible(self, latents, seed):
-        # Drawn anew: an autoregressive layer must not look at the datum itself.
+        # Drawn again: an autoregressive layer must not see the datum itself.
         visible = self.p_layers[0].distribution(latents[0])
         return [visible.conditional_mean(visible.sample(seed=seed))]
 

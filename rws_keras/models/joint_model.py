@@ -1,4 +1,4 @@
-"""The joint model p(x, h) and its inference q(h | x), of data that may have gaps."""
+"""The joint model p(x, h) and its inference q(h | x), for data that may have missing values."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def check_missing(missing: str | None) -> str | None:
 
 
 class JointModel:
-    """The two stacks of a machine, and what stands in the gaps of the data.
+    """The two stacks of a machine, and the treatment of missing values.
 
-    Where `missing` is `"marginalize"`, a value that is NaN is missing, and p(x) is that of the
-    others. Q is given the data with zeros in their place and, beside them, which are missing. A
-    visible layer of independent units leaves the missing ones out. Those of an autoregressive one
-    bear on the units after them: P draws them in their order, so that a particle has values for
-    them beside its latents, and `p(x, h) / q(h | x)` over the probability of what was drawn is
-    the product over the observed units alone.
+    If `missing` is `"marginalize"`, NaN is a missing value, and p(x) is the probability of the
+    observed values. The input of Q is the data with zeros in place of missing values, followed by
+    an indicator of which are missing. A visible layer of independent units leaves the missing ones
+    out. In an autoregressive one they affect the units after them: P draws them in order, so that a
+    particle has values for them in addition to its latents, and `p(x, h) / q(h | x)`, divided by
+    the probability of the drawn values, is the product over the observed units alone.
     """
 
     p_layers: list[StochasticLayer]
@@ -93,8 +93,8 @@ class JointModel:
         """Returns data as a float32 tensor `[N, visible]`.
 
         Raises:
-            UserError: If they are not of that shape, or hold values that the visible layer
-                does not model; NaN is one of them unless values may be missing.
+            UserError: If the shape is wrong, or there are values that the visible layer does not
+                model, such as NaN unless values may be missing.
         """
         return self.p_layers[0].check_data(x, missing=self.missing is not None)
 
@@ -103,26 +103,26 @@ class JointModel:
         return self.p_layers[0].checked_rows(x, missing=self.missing is not None)
 
     def q_input(self, x: tf.Tensor) -> tf.Tensor:
-        """What Q is given of data `[..., visible]`.
+        """The input of Q for data `[..., visible]`.
 
-        That is the data, or where values may be missing zeros in their place and, beside all
-        units, ones for those that are missing and zeros for the others, `[..., 2 visible]`.
+        This is the data itself. If values may be missing, it has zeros in their place, followed by
+        ones for missing units and zeros for the others, `[..., 2 visible]`.
         """
         return x if self.missing is None else self.q_input_of(x, is_missing(x))
 
     def q_input_of(self, x: tf.Tensor, gaps: tf.Tensor) -> tf.Tensor:
-        """As `q_input`, where it is told which values are missing, whatever stands there."""
+        """As `q_input`, for a given mask of missing values, whatever `x` has in their place."""
         return tf.concat([tf.where(gaps, 0.0, x), tf.cast(gaps, x.dtype)], axis=-1)
 
-    def hide(self, x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-        """Data `[M, visible]` with the gaps of other data `[N, visible]`, row by row.
+    def copy_gaps(self, x: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
+        """Data `[M, visible]` with the missing values of other data `[N, visible]`, row by row.
 
-        Where there are more rows than those have, these begin anew.
+        If there are more rows than the other data have, those are repeated from the first.
         """
         if self.missing is None:
             return x
-        rows = tf.math.floormod(tf.range(tf.shape(x)[0]), tf.shape(like)[0])
-        return tf.where(tf.gather(is_missing(like), rows), math.nan, x)
+        rows = tf.math.floormod(tf.range(tf.shape(x)[0]), tf.shape(source)[0])
+        return tf.where(tf.gather(is_missing(source), rows), math.nan, x)
 
     def fill(self, x: tf.Tensor, latents: list[tf.Tensor], noise: tf.Tensor) -> tf.Tensor:
         """Data with the missing values drawn from P, each given those before it.
@@ -175,7 +175,7 @@ class JointModel:
         return shapes
 
     def particles(self, x: tf.Tensor, noise: dict) -> Particles:
-        """The particles of data that given noise stands for.
+        """The particles of data from given noise.
 
         Args:
             x: Float32 data `[N, visible]`, checked.

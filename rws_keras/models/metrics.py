@@ -42,7 +42,7 @@ class MachineMetrics(keras.metrics.Metric):
         return self.add_weight(name=name, shape=shape, initializer="zeros", dtype="float64")
 
     def fresh(self) -> MachineMetrics:
-        """Another one of its kind, which has seen nothing yet."""
+        """A new metric of the same kind, without any data."""
         return MachineMetrics(self.num_latent_layers, self.name)
 
     def update_state(
@@ -51,7 +51,7 @@ class MachineMetrics(keras.metrics.Metric):
         num_particles: int | tf.Tensor,
         sample_weight: tf.Tensor | None = None,
     ) -> None:
-        """Adds a batch whose statistics come from so many particles a datum.
+        """Adds a batch whose statistics come from `num_particles` particles per datum.
 
         A datum of weight w counts as w data; one of weight 0 does not count.
         """

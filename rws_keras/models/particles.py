@@ -49,9 +49,9 @@ class Particles(NamedTuple):
 
 
 def scaled_weights(log_weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The weights `[K, ...]` over the largest of them, and the logarithm of that, `[...]`.
+    """The weights `[K, ...]` divided by the largest, and the logarithm of the largest, `[...]`.
 
-    It is never -inf, of which a difference would be NaN: weights of zero are zero over it.
+    The logarithm is never -inf, because a difference would be NaN: zero weights stay zero.
     """
     log_scale = tf.maximum(tf.reduce_max(log_weights, axis=0), log_weights.dtype.min)
     return tf.exp(log_weights - log_scale), log_scale
@@ -63,10 +63,10 @@ def resample(
     num_resampled: int | tf.Tensor,
     noise: tf.Tensor,
 ) -> list[tf.Tensor]:
-    """Chooses R of K particles of each datum by systematic resampling.
+    """Draws R of K particles of each datum by systematic resampling.
 
-    A particle of weight `ω̃` is chosen `R ω̃` times on average, and never more than one time
-    more or less: the plain mean over the chosen has the expectation of the weighted mean.
+    A particle of weight `ω̃` is drawn `R ω̃` times on average, and never more than one time more or
+    less: the plain mean over the drawn particles has the expectation of the weighted mean.
 
     Args:
         latents: `[K, N, units]` for each latent layer.
@@ -84,9 +84,9 @@ def resample(
     positions = (tf.range(number)[:, None] + noise) / number
     passed = tf.cumsum(weights, axis=0)[:, None] < positions  # [K, R, N]
     # The weights add up to one but for rounding: the last particle has no end.
-    chosen = tf.reduce_sum(tf.cast(passed[:-1], tf.int32), axis=0)
-    data = tf.broadcast_to(tf.range(tf.shape(noise)[0]), tf.shape(chosen))
-    indices = tf.stack([chosen, data], axis=-1)
+    particle = tf.reduce_sum(tf.cast(passed[:-1], tf.int32), axis=0)
+    data = tf.broadcast_to(tf.range(tf.shape(noise)[0]), tf.shape(particle))
+    indices = tf.stack([particle, data], axis=-1)
     return [tf.gather_nd(latent, indices) for latent in latents]
 
 
@@ -94,11 +94,11 @@ class LikelihoodEstimate(NamedTuple):
     """Importance-sampling estimate of `log p(x)` for each of N data.
 
     Attributes:
-        log_likelihood: `log (1/K Σ ω_k)` in nats, `[N]`. The estimate of `p(x)` itself is
-            unbiased, its logarithm is on average too low.
+        log_likelihood: `log (1/K Σ ω_k)` in nats, `[N]`. The estimate of `p(x)` itself is unbiased,
+            its logarithm is too low on average.
         standard_error: Standard error of the estimate in nats (delta method), `[N]`; NaN
-            for one particle, which says nothing of its own spread, and where the
-            log-likelihood is -inf, because no particle has a weight above zero.
+            for one particle, which has no spread, and where the log-likelihood is -inf because no
+            particle has a weight above zero.
         effective_sample_size: `(Σ ω)² / Σ ω²`, between 1 and K, `[N]`; 0 where no particle has
             a weight above zero.
         num_particles: K, how many particles each datum took, int32 `[N]`.
@@ -111,7 +111,7 @@ class LikelihoodEstimate(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What is reported of a batch of N data, each `[N]`, from K particles a datum.
+    """What is reported for a batch of N data, each `[N]`, from K particles per datum.
 
     Attributes:
         log_likelihood: `log (1/K Σ ω_k)` in nats; as in `LikelihoodEstimate`.
@@ -145,7 +145,7 @@ class Samples(NamedTuple):
 
 
 class WeightSums(NamedTuple):
-    """`Σ ω` and `Σ ω²` of particles, over a scale that keeps them from overflowing.
+    """`Σ ω` and `Σ ω²` of particles, divided by a scale that keeps them from overflowing.
 
     All are `[N]`, and finite also where all weights are zero.
 

@@ -2,7 +2,7 @@
 
 A preset is a folder of plain files: `preset.json` says what the machine is, and the size and
 SHA-256 of the others, among them `config.json` (the layers) and `model.weights.h5` (arrays).
-Nothing of it is code.
+None of it is code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
 FORMAT = 1
 
-# What `preset.json` says of every machine.
+# What `preset.json` says about every machine.
 _ABOUT = {"name": str, "visible_units": int, "latent_units": list, "num_parameters": int}
 
 
@@ -62,7 +62,8 @@ def read_json(path: Path) -> dict:
         raise PresetError(f"{error} Expected an object of format {FORMAT}.") from error
     if content.get("format") != FORMAT:
         raise PresetError(
-            f"{path} is not of format {FORMAT}, which this version of rws_keras reads."
+            f"{path} does not have format {FORMAT}, the only one that this version of rws_keras "
+            "reads."
         )
     return content
 
@@ -95,7 +96,7 @@ def read_metadata(path: Path) -> dict:
         )
     for key, kind in _ABOUT.items():
         if not isinstance(metadata.get(key), kind):
-            raise PresetError(f"{path} is damaged: it must say what {', '.join(_ABOUT)} are.")
+            raise PresetError(f"{path} is damaged: it must have {', '.join(_ABOUT)}.")
     return metadata
 
 
@@ -107,17 +108,17 @@ def check_folder(folder: Path) -> Path:
     """
     for name, entry in read_metadata(folder / METADATA)["files"].items():
         try:
-            found = sha256(folder / name)
+            digest = sha256(folder / name)
         except FileNotFoundError:
             raise PresetError(
-                f"{folder} lacks {name}, which {METADATA} lists. Restore the file."
+                f"{folder} has no {name}, which {METADATA} lists. Restore the file."
             ) from None
         except OSError as error:
             raise PresetError(
                 f"{folder / name} cannot be read: {error.strerror}. Restore the file, or change "
                 "its permissions."
             ) from error
-        if found != entry["sha256"]:
+        if digest != entry["sha256"]:
             raise PresetError(
                 f"{folder / name} is damaged: its SHA-256 is not the one in {METADATA}. "
                 "Restore the file."
@@ -137,10 +138,10 @@ def write_metadata(folder: Path, metadata: dict) -> None:
 
 @contextlib.contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A directory to fill, which takes the folder's place once it is full and on the disk.
+    """A directory to fill, which replaces the folder once it is complete and on disk.
 
     Raises:
-        PresetError: If there is something else than a preset at that path: it stays.
+        PresetError: If there is something at that path that is not a preset: it is kept.
     """
     with files.writing(folder):
         _check_replaceable(folder)
@@ -153,12 +154,12 @@ def _check_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise PresetError(f"{folder} is a file, a preset is a folder. Save to another path.")
+        raise PresetError(f"{folder} is a file, but a preset is a folder. Save to another path.")
     known = set()
     if is_preset(folder):
         known = {METADATA, *read_metadata(folder / METADATA)["files"]}
     if foreign := sorted({path.name for path in folder.iterdir()} - known):
         raise PresetError(
-            f"{folder} is not replaced, as it holds what is no part of a preset: "
+            f"{folder} is not replaced, because it contains files that do not belong to a preset: "
             f"{', '.join(foreign[:5])}{', …' if foreign[5:] else ''}. Save to another path."
         )

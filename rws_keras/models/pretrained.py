@@ -41,7 +41,7 @@ ADDRESS_VARIABLE = "RWS_KERAS_ZOO"
 
 Machine = TypeVar("Machine", bound=keras.Model)
 
-# What a machine of the same weights may have otherwise.
+# What may differ in a machine with the same weights.
 _APART_FROM_WEIGHTS = ("seed", "name", "schema")
 
 
@@ -61,13 +61,14 @@ def zoo_address(zoo: str | os.PathLike | None = None) -> str:
     if (resources.folder("zoo") / INDEX).exists():
         return str(resources.folder("zoo"))
     raise PresetError(
-        f"This installation comes without a zoo. Set {ADDRESS_VARIABLE} to the directory or the "
-        f"http(s) address of one (where its {INDEX} is), or give the preset's own path or address."
+        f"This installation comes without a zoo. Set {ADDRESS_VARIABLE} to the directory or "
+        f"http(s) address of a zoo (where its {INDEX} is), or give the path or address of the "
+        "preset."
     )
 
 
 def presets(zoo: str | os.PathLike | None = None) -> dict[str, dict]:
-    """The presets of the zoo, and what is known of each.
+    """The presets of the zoo, with information about each.
 
     Args:
         zoo: A directory or an http(s) address; see `zoo_address`.
@@ -102,7 +103,7 @@ def presets(zoo: str | os.PathLike | None = None) -> dict[str, dict]:
 
 
 def locate(preset: str | os.PathLike, zoo: str | os.PathLike | None = None) -> Path:
-    """The folder of a preset on this machine, its files checked; downloads them if need be.
+    """The folder of a preset on this computer, with its files checked; downloads them if needed.
 
     Args:
         preset: A name from `presets()`, the path of a folder, an http(s) address, or
@@ -164,7 +165,7 @@ def load(
 
     Raises:
         PresetError: If there is no such preset, or it is damaged or not available.
-        UserError: If an override is unknown, or does not go with the weights.
+        UserError: If an override is unknown, or does not match the weights.
     """
     folder = locate(preset, zoo)
     with _no_machine_in(folder):
@@ -184,7 +185,7 @@ def load(
         machine.save_own_variables(own)
         with _no_machine_in(folder):
             machine.load_weights(folder / WEIGHTS)
-        # The state of the noise is among the weights; another seed starts it anew.
+        # The state of the noise is among the weights; another seed restarts it.
         if overrides and "seed" in overrides:
             machine.load_own_variables(own)
     return machine
@@ -193,19 +194,19 @@ def load(
 def save(machine: keras.Model, path: str | os.PathLike, metadata: dict | None = None) -> Path:
     """Saves a machine as a preset; `save_to_preset` of `HelmholtzMachine` is this.
 
-    Optimizer, objective and their state are left out: a preset is for use and for new
-    training, checkpoints are for going on with the old.
+    Optimizer, objective and their state are left out: a preset is for use and for new training; to
+    continue a training, use checkpoints.
 
     Args:
         machine: The machine.
-        path: The folder. A preset that is there is replaced, anything else is not.
+        path: The folder. An existing preset is replaced, anything else is not.
         metadata: Further entries of `preset.json`.
 
     Returns:
         The folder.
 
     Raises:
-        PresetError: If something else than a preset is at that path.
+        PresetError: If there is something at that path that is not a preset.
     """
     with saving(machine, path, metadata):
         pass
@@ -219,8 +220,8 @@ def saving(
     """Saves a machine as `save` does, together with what the block adds.
 
     Yields:
-        The folder as yet, under a temporary name, and the content of `preset.json` but for the
-        list of files. Files and entries that the block adds become part of the preset.
+        The folder, still under a temporary name, and the content of `preset.json` without the list
+        of files. Files and entries that the block adds become part of the preset.
     """
     target = expanded(path).resolve()
     with replacing(target) as folder:
@@ -257,7 +258,7 @@ def _check_overrides(overrides: dict, known: list[str], load_weights: bool) -> N
     for key in overrides:
         if key in allowed:
             continue
-        advice = f"; give it with load_weights=False: the weights belong to the preset's {key}"
+        advice = f"; pass load_weights=False, because the weights belong to the preset's {key}"
         raise UserError(
             f"`{key}` of a preset cannot be replaced"
             f"{advice if key in known else ''}. Allowed: {', '.join(allowed)}."

@@ -1,4 +1,4 @@
-"""The progress bar of `fit` and `evaluate`: the metrics that one watches, not all of them."""
+"""The progress bar of `fit` and `evaluate`, with the most important metrics only."""
 
 from __future__ import annotations
 

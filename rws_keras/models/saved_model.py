@@ -14,7 +14,7 @@ from rws_keras.models.scorer import Scorer
 def write_saved_model(scorer: Scorer, path: str | os.PathLike) -> dict:
     """Writes a scorer as a SavedModel of standard TensorFlow operations.
 
-    The directory appears under its name once it is whole.
+    The directory appears under its name once it is complete.
 
     Args:
         scorer: The functions.
@@ -24,7 +24,7 @@ def write_saved_model(scorer: Scorer, path: str | os.PathLike) -> dict:
         The functions by the names of their signatures.
 
     Raises:
-        UserError: If the path is taken.
+        UserError: If the path exists already.
     """
     path = expanded(path)
     if os.path.lexists(path):

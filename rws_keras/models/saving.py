@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Saving(keras.Model):
-    """What `HelmholtzMachine` does with files; a class apart for the length of it."""
+    """What `HelmholtzMachine` does with files."""
 
     p_layers: list[StochasticLayer]
     q_layers: list[StochasticLayer]
@@ -35,9 +35,9 @@ class Saving(keras.Model):
 
     @property
     def schema(self) -> dict | None:
-        """What the visible units stand for; see `datasets.Schema`. It is kept wherever it is saved.
+        """The meaning of the visible units, see `datasets.Schema`; saved with the machine.
 
-        May be set at any time. What is returned is a copy.
+        May be set at any time. Reading it returns a copy.
         """
         return None if self._schema is None else json.loads(self._schema)
 
@@ -52,14 +52,14 @@ class Saving(keras.Model):
     ) -> HelmholtzMachine:
         """Loads a pretrained machine.
 
-        A preset consists of a configuration and arrays: loading one from an untrusted place
-        runs no code of that place.
+        A preset consists of a configuration and arrays: loading one from an untrusted source does
+        not run any code from there.
 
         Args:
             preset: A name from `rws_keras.presets()`, the path of a preset's folder, its http(s)
-                address, or `hf://USER/NAME` for the Hugging Face Hub. What is downloaded is
-                checked by its SHA-256 and kept.
-            load_weights: Whether to load the weights; else they are fresh.
+                address, or `hf://USER/NAME` for the Hugging Face Hub. Downloads are verified by
+                their SHA-256 and cached.
+            load_weights: Whether to load the weights; otherwise they are initialized again.
             **overrides: Arguments of the machine to replace: `seed`, `name`, `schema`, and without
                 the weights `p_layers` and `q_layers`.
 
@@ -69,7 +69,7 @@ class Saving(keras.Model):
         Raises:
             PresetError: If there is no such preset, or it is damaged or not available. (It is
                 a `UserError`.)
-            UserError: If an override is unknown, or does not go with the weights.
+            UserError: If an override is unknown, or does not match the weights.
 
         Example:
         ```python
@@ -85,13 +85,13 @@ class Saving(keras.Model):
         Optimizer and objective are left out: a preset is for use and for new training.
 
         Args:
-            path: The folder. A preset that is there is replaced, anything else is not.
+            path: The folder. An existing preset is replaced, anything else is not.
 
         Returns:
             The folder.
 
         Raises:
-            PresetError: If something else than a preset is at that path.
+            PresetError: If there is something at that path that is not a preset.
         """
         return pretrained.save(self, path)
 
@@ -110,14 +110,14 @@ class Saving(keras.Model):
 
         Args:
             filepath: The new directory.
-            format: `"tf_saved_model"`, the only one there is.
-            verbose: Whether to print the signatures; `None` stands for yes, as in Keras.
+            format: `"tf_saved_model"`, the only supported format.
+            verbose: Whether to print the signatures; `None` means yes, as in Keras.
             **options: Arguments of `Scorer`: `num_particles`, `fast`, `accurate`,
                 `num_completions`, `seed`.
 
         Raises:
-            UserError: If the format is another one, the path is taken, or an option is unknown
-                or out of its range.
+            UserError: If the format is another one, the path exists already, or an option is
+                unknown or out of range.
 
         Example:
         ```python
@@ -125,7 +125,9 @@ class Saving(keras.Model):
         ```
         """
         if format != "tf_saved_model":
-            raise UserError(f"A machine is exported as 'tf_saved_model', not as {format!r}.")
+            raise UserError(
+                f"A machine can be exported only as 'tf_saved_model', not as {format!r}."
+            )
         check_arguments("`export`", Scorer, options, besides=["machine"])
         signatures = write_saved_model(Scorer(self, **options), filepath)
         if verbose is None or verbose:
@@ -135,13 +137,13 @@ class Saving(keras.Model):
         """Saves the machine with its objective and optimizer, as in Keras.
 
         Raises:
-            UserError: If the file is to have Keras's old HDF5 format, which has no place for an
-                objective.
+            UserError: If the file has Keras's old HDF5 format, which cannot store an objective.
         """
         if os.fspath(filepath).endswith((".h5", ".hdf5")):
             raise UserError(
-                f"A machine cannot be saved as HDF5 ({filepath}), which keeps no objective. Save "
-                "it to a .keras file, or its weights alone by save_weights('NAME.weights.h5')."
+                f"A machine cannot be saved as HDF5 ({filepath}), which cannot store its "
+                "objective. Save it to a .keras file, or only its weights with "
+                "save_weights('NAME.weights.h5')."
             )
         super().save(os.path.expanduser(filepath), overwrite=overwrite, **kwargs)
 

@@ -1,9 +1,9 @@
 """What is exported: a machine's likelihoods, posteriors and samples as graph functions.
 
-Every function takes the batch first and gives the batch first. Each row is computed by itself, in
-operations whose shapes do not depend on the batch, and all rows are driven by the same noise
-`[K, 1, units]`: so a row's result is the same to the last bit whatever else is in the batch. For
-each row the estimate of p(x) stays unbiased; only the errors of different rows are correlated.
+The first axis of all inputs and outputs is the batch. Each row is computed separately, in
+operations whose shapes do not depend on the batch, and all rows use the same noise `[K, 1, units]`:
+so a row's result is the same to the last bit whatever else is in the batch. For each row the
+estimate of p(x) stays unbiased; only the errors of different rows are correlated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
 from rws_keras.models import imputation
 from rws_keras.models.particles import WeightSums
 
-# All particles of a row are in flight at once; four rows of this many take about 500 MB.
+# All particles of a row are in memory at once; four rows with this many take about 500 MB.
 MOST_PARTICLES = 10_000
 _ROWS_AT_ONCE = 4
 _ESTIMATE: dict[str, list[int]] = {
@@ -31,8 +31,8 @@ _ESTIMATE: dict[str, list[int]] = {
 class Scorer(tf.Module):
     """The graph functions of a machine.
 
-    A row with values that the machine does not model (not binary, say) gives NaN, and leaves
-    the other rows as they are.
+    A row with values that the machine does not model (not binary, say) gives NaN; other rows are
+    not affected.
 
     Args:
         machine: The `HelmholtzMachine`.
@@ -104,7 +104,7 @@ class Scorer(tf.Module):
     def score(self, x: tf.Tensor, num_particles: int) -> dict[str, tf.Tensor]:
         """`log_likelihood`, `standard_error` (both in nats) and `effective_sample_size`, `[N]`.
 
-        Of a machine that was calibrated with so many particles also the `tail_probability`.
+        Also `tail_probability`, if the machine was calibrated with this number of particles.
         """
         noise = self._noise(num_particles)
 
@@ -144,7 +144,7 @@ class Scorer(tf.Module):
         def mean_visible(row):
             latents, log_weights = self._weigh(row, noise)
             visible = machine.p_layers[0].distribution(latents[0])
-            # Drawn anew: an autoregressive layer must not look at the row itself.
+            # Drawn again: an autoregressive layer must not see the row itself.
             drawn, _ = visible.sample_from_noise(noise["visible"])
             weights = tf.nn.softmax(log_weights)
             return {"mean": _weighted_mean(weights, visible.conditional_mean(drawn))}
@@ -152,12 +152,12 @@ class Scorer(tf.Module):
         return _by_row(mean_visible, x, {"mean": x.shape[1:]}, self._invalid(x))
 
     def impute(self, x: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Completes rows of which only a part was observed, by importance resampling.
+        """Completes partly observed rows, by importance resampling.
 
         See `rws_keras.models.imputation`.
 
         Args:
-            x: `[N, D]`, of which the unobserved entries are of no consequence.
+            x: `[N, D]`; the values of unobserved entries do not matter.
             mask: `[N, D]`, one where `x` was observed, else zero.
 
         Returns:
@@ -191,9 +191,9 @@ class Scorer(tf.Module):
         )
 
     def sample(self, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`x`, a sample of P for each seed, and `mean`, its visible means, `[N, D]`.
+        """`x`, a sample from P for each seed, and `mean`, its visible means, `[N, D]`.
 
-        The sample of a seed is the one of `machine.sample(1, seed)`.
+        The sample for a seed is that of `machine.sample(1, seed)`.
         """
         machine = self._machine()
         shapes = machine.p.noise_shapes(1)

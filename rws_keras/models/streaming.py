@@ -21,7 +21,7 @@ ROWS_IN_FLIGHT = 2500
 
 
 class Sums(NamedTuple):
-    """What is kept of the particles, float64 `[N]`.
+    """The sums that are kept of the particles, float64 `[N]`.
 
     Attributes:
         weights: Their `WeightSums`.
@@ -40,7 +40,7 @@ class Sums(NamedTuple):
         return cls(WeightSums.nothing(num_data), [zeros] * len(machine.p), [zeros] * len(machine.q))
 
     def statistics(self, num_particles: tf.Tensor) -> Statistics:
-        """The statistics of so many particles."""
+        """The statistics from `num_particles` particles."""
 
         def mean(total):
             return tf.cast(total / tf.cast(num_particles, tf.float64), tf.float32)
@@ -63,10 +63,10 @@ def stream_particles(
     start: tuple[tf.Tensor, Sums] | None = None,
     stop: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, Sums, list[tf.Tensor]]:
-    """Sums over K particles a datum, and posterior expectations.
+    """Sums over K particles per datum, and posterior expectations.
 
-    With `start` and `stop` it draws only a part of the particles, which are the same as in one
-    go: what one call returned is where the next one starts.
+    With `start` and `stop` it draws only some of the particles, which are the same as in a single
+    call: each call continues from what the last one returned.
 
     Args:
         machine: The `HelmholtzMachine`.
@@ -76,7 +76,7 @@ def stream_particles(
         expectation_of: Function `(latents, seed) -> list of [k, N, ...] tensors` whose
             expectations under `p(h | x)` are wanted, or `None`.
         start: How many particles have been drawn, and their `Sums`; none by default.
-        stop: Draws until so many have been drawn, or a few more; K by default.
+        stop: Draws until this many have been drawn, or a few more; K by default.
 
     Returns:
         How many particles have been drawn, the `Sums`, and the list of expectations `[N, ...]`

@@ -1,4 +1,4 @@
-"""Training a model of data the Keras way."""
+"""Training a machine with Keras's API."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
 
     def __init__(self, num_latent_layers: int, seed: Seed = None, name: str | None = None):
         super().__init__(num_latent_layers, name)
-        # Counted up step by step, and saved: training goes on with the noise it would have
-        # had without an interruption.
+        # Increased in each step, and saved: after an interruption training continues with the noise
+        # that it would have had.
         self.noise_seed = seed_variable(random.randrange(2**31) if seed is None else seed)
         self._objective: Any = None
         self._weight_states = WeightStates()
@@ -58,7 +58,7 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         raise NotImplementedError
 
     def forget_calibration(self) -> None:
-        """Drops what is known of the scores of the weights so far: they are about to change."""
+        """Drops what is known about scores with the current weights, which will change."""
 
     # Compiling.
 
@@ -88,25 +88,25 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         Args:
             optimizer: Keras optimizer, or its name.
             objective: An `rws_keras.objectives.Objective`. Only `fit` needs it.
-            q_optimizer: An optimizer of its own for the Q layers; by default `optimizer`
-                updates both stacks.
+            q_optimizer: A separate optimizer for the Q layers; by default `optimizer` updates both
+                stacks.
             num_particles: K of `evaluate`, `predict` and the validation during `fit`.
             run_eagerly: As in Keras.
             steps_per_execution: As in Keras.
-            jit_compile: Whether XLA compiles the training step, which takes some seconds for
-                each size of batch and each K. The noise of a step is drawn outside of it in
-                any case: on many CPUs XLA's random generator is far slower than TensorFlow's.
-                Keras's `"auto"` stands for yes.
-            **kwargs: None: the objective takes the place of Keras's `loss` and `metrics`.
+            jit_compile: Whether XLA compiles the training step, which takes some seconds for each
+                batch size and each K. The noise of a step is always drawn outside of it: on many
+                CPUs XLA's random generator is far slower than TensorFlow's. Keras's `"auto"` means
+                yes.
+            **kwargs: None: the objective replaces Keras's `loss` and `metrics`.
 
         Raises:
-            UserError: If the objective is not one, or does not fit the machine, or another
-                argument is not what it should be.
+            UserError: If the objective is not an `Objective` or does not fit the machine, or
+                another argument is invalid.
         """
         if kwargs:
             raise UserError(
                 f"compile() takes no {', '.join(f'`{name}`' for name in kwargs)}: the objective "
-                "takes the place of `loss` and `metrics`."
+                "replaces `loss` and `metrics`."
             )
         for name, value in (("run_eagerly", run_eagerly), ("jit_compile", jit_compile)):
             if not isinstance(value, bool) and (name, value) != ("jit_compile", "auto"):
@@ -160,7 +160,7 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
                 options = {"jit_compile": by_xla, "reduce_retracing": True, "autograph": False}
                 return tf.function(step, **options)
 
-            # In a namespace, lest TensorFlow save them with the machine.
+            # In a namespace, so that TensorFlow does not save them with the machine.
             self._steps = types.SimpleNamespace(
                 learn=compiled(self._learn), differentiate=compiled(self._differentiate)
             )
@@ -186,7 +186,7 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
             return p_optimizer
         everywhere = [variable.path for variable in self.trainable_variables]
         if len(set(everywhere)) < len(everywhere):
-            raise UserError("With a `q_optimizer` the layers need names of their own.")
+            raise UserError("With a `q_optimizer` all layers must have different names.")
         paths = [variable.path for variable in self.q_variables]
         q_optimizer = keras.optimizers.get(q_optimizer)
         both = (p_optimizer, q_optimizer)
@@ -194,7 +194,7 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         if wrapped or p_optimizer.loss_scale_factor != q_optimizer.loss_scale_factor:
             raise UserError(
                 "Two optimizers share one scale of the loss: give both the same "
-                "`loss_scale_factor`, and neither a LossScaleOptimizer."
+                "`loss_scale_factor`, and do not use a LossScaleOptimizer."
             )
         return keras.optimizers.MultiOptimizer(
             keras.optimizers.OptimizerMap(p_optimizer, dict.fromkeys(paths, q_optimizer)),
@@ -250,7 +250,7 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         return self.train_function
 
     def _look_at_weights(self):
-        """Takes note of what is trainable, and of regularizers and constraints."""
+        """Records what is trainable, and the regularizers and constraints."""
         self._weights_state = self._weight_states.number(self.weights)
         trainable = {id(weight) for weight in self.trainable_variables}
         each = getattr(self.optimizer, "optimizers", [self.optimizer])
@@ -258,20 +258,20 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         changed = trainable != self._optimized
         if changed and (averaged or self._has_two_optimizers or trainable - self._optimized):
             raise UserError(
-                "What is trainable has changed since `compile`, which the optimizer cannot follow: "
-                "call `compile` again."
+                "The set of trainable weights has changed since `compile`, which the optimizer "
+                "cannot follow: call `compile` again."
             )
 
     @property
     def _step_settings(self) -> tuple[str, int]:
-        """All that a step depends on beside its batch and the values of variables."""
+        """All that a step depends on, except its batch and the values of variables."""
         return self.objective.current_settings, self._weights_state
 
     def _make_step(self):
-        """Keras's own step, but in the usual case.
+        """Keras's own step, except in the usual case.
 
-        One step at a time without a distribution strategy, it saves a tenth of a small
-        machine's time to read the batch outside of the step's graph.
+        For one step at a time without a distribution strategy, reading the batch outside of the
+        step's graph saves a tenth of a small machine's time.
         """
         if not (self._is_distributed() or self.run_eagerly or self.steps_per_execution > 1):
             step = tf.function(self.train_step, reduce_retracing=True, autograph=False)
@@ -292,14 +292,14 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         return self._compiled.learn(x, noise, sample_weight, self._step_settings)
 
     def _differentiate(self, x, noise, sample_weight, settings):
-        """Gradients and particles; the settings are only there to tell traces apart."""
+        """Gradients and particles; the settings only distinguish traces."""
         del settings
         return self.objective.gradients(self, x, noise, sample_weight, self.optimizer.scale_loss)
 
     def _apply(self, x, gradients, particles, sample_weight):
         # TensorFlow's graph optimizer can lose the order between reading a weight for a
         # sample and updating it, where the update does not use the sample. The order is
-        # stated here, lest a sample now and then come from a half-updated machine.
+        # stated here, so that no sample comes from a half-updated machine.
         statistics = statistics_of(particles)
         with tf.control_dependencies([*gradients, *tf.nest.flatten(statistics)]):
             if gradients:
@@ -333,9 +333,9 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
 
         A row of `sample_weight` w counts as w rows of its batch, in the gradient as in the
         metrics. `validation_data` is data alone, or `(x, None, sample_weight)`; a dataset yields
-        data alone, or dicts of `x` and `sample_weight`. Layers'
-        regularizers and what they add by `add_loss` count in the gradient as in Keras; the
-        metrics leave them out: `loss` is the negative log-likelihood.
+        data alone, or dicts of `x` and `sample_weight`. The layers' regularizers and what they add
+        with `add_loss` are part of the gradient, as in Keras, but not of the metrics: `loss` is the
+        negative log-likelihood.
 
         Raises:
             UserError: If the machine is not compiled with an objective, arrays among the data
@@ -375,16 +375,16 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
             raise UserError(NO_TARGETS)
         return self._with_weight(x, sample_weight)
 
-    # What would have no effect.
+    # Methods that would have no effect.
 
     def add_loss(self, loss) -> None:
-        """Refuses a loss that is added to the machine itself, which would train nothing.
+        """Refuses a loss that is added to the machine itself, which would have no effect.
 
         Raises:
             UserError: Always.
         """
         raise UserError(
-            "A loss added to the machine is a constant of the training. Give a weight a "
+            "A loss added to the machine itself would have no effect on training. Give a weight a "
             "regularizer, call `add_loss` in `_distribution` of a layer of your own, or add the "
             "term to the `loss` of an objective of your own."
         )

@@ -1,4 +1,4 @@
-"""Which latent units carry something about the data."""
+"""Which latent units carry information about the data."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def unit_activity(
 ) -> list[np.ndarray]:
     """How much the mean of each latent unit under Q varies with the data.
 
-    The activity of a unit is the variance over the data of `E_q[h | x]`; one above `ACTIVE` = 0.01
-    calls the unit active. It is estimated as the covariance of two means over particles of their
-    own, so that the noise of the particles does not count.
+    The activity of a unit is the variance over the data of `E_q[h | x]`; above `ACTIVE` = 0.01 the
+    unit is called active. It is estimated as the covariance of two means over separate particles,
+    so that the noise of the particles adds no bias.
 
     Args:
         machine: A `HelmholtzMachine`.
         x: Data `[N, visible]`, at least two rows.
-        num_particles: Particles of each of the two means.
+        num_particles: Particles for each of the two means.
         seed: An integer, an int32 tensor `[2]`, or `None` for a fresh seed.
         batch_size: Data in a batch.
 
@@ -38,7 +38,7 @@ def unit_activity(
         An array `[units]` for each latent layer, bottom first.
 
     Raises:
-        UserError: If `x` is not data of the machine, or less than two rows.
+        UserError: If `x` is not data of the machine, or has fewer than two rows.
 
     Example:
     ```python
@@ -69,7 +69,7 @@ def unit_activity(
 
 
 class Activity(NamedTuple):
-    """Activities as they were estimated.
+    """Estimated activities.
 
     Attributes:
         values: Activity of each unit `[units]`, as `unit_activity`.
@@ -82,7 +82,7 @@ class Activity(NamedTuple):
 
     @property
     def is_active(self) -> np.ndarray:
-        """Whether a unit's activity is above `ACTIVE`, and not by the noise of the particles."""
+        """Whether a unit's activity is above `ACTIVE`, and not just noise of the particles."""
         return self.values > np.maximum(ACTIVE, STANDARD_ERRORS * self.noise)
 
 
@@ -94,7 +94,7 @@ def activity_of_means(means: np.ndarray) -> Activity:
             two data. The first and the last M make the two means of `unit_activity`.
 
     Raises:
-        UserError: If there are less than two data, or an odd number of particles.
+        UserError: If there are fewer than two data, or an odd number of particles.
     """
     num_particles, num_data = means.shape[:2]
     if num_data < 2:

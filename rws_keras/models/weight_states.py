@@ -1,4 +1,4 @@
-"""What a compiled step depends on of the weights, beside their values."""
+"""What a compiled step depends on in the weights, except their values."""
 
 from __future__ import annotations
 

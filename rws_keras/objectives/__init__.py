@@ -1,4 +1,4 @@
-"""Objectives: one a file. A new one subclasses `Objective` and is listed here."""
+"""Objectives, one per file. A new one subclasses `Objective` and is listed here."""
 
 from rws_keras.objectives.dreg import DReG
 from rws_keras.objectives.elbo import ELBO

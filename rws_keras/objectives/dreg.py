@@ -13,8 +13,8 @@ from rws_keras.objectives.objective import register, sum_over_particles
 class DReG(IWAE):
     """`IWAE` with the doubly reparameterised gradient for Q.
 
-    P follows `Σ_k ω̃_k ∇_θ log p(x, h_k)`, as in `IWAE`. For Q the score function, whose noise
-    grows over its signal with K, is replaced by its reparameterisation: Q follows
+    The gradient of P is `Σ_k ω̃_k ∇_θ log p(x, h_k)`, as in `IWAE`. For Q the score-function term,
+    whose signal-to-noise ratio falls with K, is reparameterised again: the gradient of Q is
     `Σ_k ω̃_k² (∂ log ω_k / ∂h_k) ∇_φ h_k`, the same on average.
 
     Args:
@@ -31,10 +31,10 @@ class DReG(IWAE):
     """
 
     def bound(self, machine, x: tf.Tensor, particles: Particles, weights: tf.Tensor) -> tf.Tensor:
-        # By way of the parameters alone, with the samples held fixed.
+        # Through the parameters alone, with the samples held fixed.
         fixed = [tf.stop_gradient(latent) for latent in particles.latents]
         log_p = sum_over_layers(machine.log_p(x, fixed))
         log_q = sum_over_layers(machine.log_q(x, fixed))
-        # What is left is by way of the samples.
+        # The rest is through the samples.
         path = particles.log_weights - (log_p - log_q)
         return sum_over_particles(weights, log_p) + sum_over_particles(tf.square(weights), path)

@@ -18,7 +18,7 @@ from rws_keras.objectives.objective import (
 
 @register
 class ELBO(Objective):
-    """Climbs the evidence lower bound `E_q[log p(x, h) - log q(h | x)]` with path gradients.
+    """Maximises the evidence lower bound `E_q[log p(x, h) - log q(h | x)]` with path gradients.
 
     With Gaussian latents the machine is a variational autoencoder.
 
@@ -44,7 +44,7 @@ class ELBO(Objective):
         self, machine, x: tf.Tensor, draws: Draws, sample_weight: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, Particles]:
         particles = Particles(draws.latents, machine.log_p(x, draws.latents), draws.log_q)
-        # A sample that P cannot produce is not followed.
+        # A sample that P cannot produce is ignored.
         weights = tf.cast(particles.log_weights > -math.inf, tf.float32) / self.num_particles
         bound = sum_over_particles(weights, particles.log_weights)
         return -mean_over_data(bound, sample_weight), particles

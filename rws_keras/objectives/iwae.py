@@ -16,7 +16,7 @@ from rws_keras.objectives.objective import (
 
 @register
 class IWAE(Objective):
-    """Climbs the bound `E[log (1/K Σ_k ω_k)]` with path gradients.
+    """Maximises the bound `E[log (1/K Σ_k ω_k)]` with path gradients.
 
     With Gaussian latents the machine is an importance-weighted autoencoder.
 
@@ -48,7 +48,7 @@ class IWAE(Objective):
         Args:
             machine: The `HelmholtzMachine`.
             x: Float32 data `[N, visible]`.
-            particles: The particles, with gradients by way of samples and parameters.
+            particles: The particles, with gradients through samples and parameters.
             weights: `ω̃_k` `[K, N]`, constants.
         """
         return sum_over_particles(weights, particles.log_weights)

@@ -31,17 +31,17 @@ def _check_decay(value: Any, name: str) -> float:
 class NVIL(Objective):
     """Neural variational inference and learning.
 
-    Climbs the evidence lower bound `E_q[log p(x, h) - log q(h | x)]` by the score function. Layer l
-    of Q learns from the terms that its units bear on,
+    Maximises the evidence lower bound `E_q[log p(x, h) - log q(h | x)]` with the score function.
+    Layer l of Q learns from the terms that its units affect,
     `s_l = log p(h_{l-1} | h_l) + … + log p(h_L) - log q(h_l | h_{l-1}) - … - log q(h_L | h_{L-1})`,
-    less a network's guess at them from `h_{l-1}` and a running mean, over their running standard
-    deviation where this is above 1:
+    minus a network's prediction of them from `h_{l-1}` and a running mean, divided by their running
+    standard deviation if it is above 1:
 
     `∇_φ log q(h_l | h_{l-1}) (s_l - C_l(h_{l-1}) - c_l) / max(1, σ_l)`.
 
     The networks `C_l` have one hidden layer and are trained with the machine, by `optimizer`, to
     predict the signals. Running mean and variance begin at 0 and 1; replicas of a distribution
-    strategy take the mean of their own.
+    strategy use the mean over the replicas.
 
     Args:
         num_particles: Positive integer, the number K of samples that are averaged over.
@@ -85,7 +85,7 @@ class NVIL(Objective):
         latents = draws.latents
         particles = Particles(latents, machine.log_p(x, latents), machine.log_q(x, latents))
         parents = [machine.q_input(x), *latents[:-1]]
-        # A sample that P cannot produce is not followed.
+        # A sample that P cannot produce is ignored.
         weights = tf.cast(particles.log_weights > -math.inf, tf.float32) / self.num_particles
         bound = sum_over_particles(weights, sum_over_layers(particles.log_p))
         error = tf.zeros([])
@@ -118,7 +118,7 @@ class NVIL(Objective):
 
 
 def _signals(particles: Particles) -> list[tf.Tensor]:
-    """The terms of the bound that each latent layer bears on, `[K, N]`, bottom first."""
+    """The terms of the bound that each latent layer affects, `[K, N]`, bottom first."""
     signals: list[tf.Tensor] = []
     above = particles.log_p[-1]
     for log_p, log_q in zip(particles.log_p[-2::-1], particles.log_q[::-1], strict=True):

@@ -42,20 +42,20 @@ class Draws(NamedTuple):
 class Objective(keras.layers.Layer):
     """A way to train a Helmholtz machine, as a Keras layer.
 
-    A subclass states in `loss` a scalar whose gradient, with the draws held fixed, is its
+    A subclass returns from `loss` a scalar whose gradient, with the draws held fixed, is its
     update. Beyond that it may override:
 
     - `noise_shapes` and `draw`, for other draws than particles from Q;
-    - `build`, to create weights of its own (a baseline network, say). They are saved with the
-      machine. Trainable ones are trained with the machine, by `optimizer`, through the loss;
-      others are changed in `update`, once a step. Replicas of a distribution strategy share
+    - `build`, to create additional weights (a baseline network, say). They are saved with the
+      machine. Trainable ones are trained with the machine, by `optimizer`, through the loss; others
+      are changed in `update`, once a step. Replicas of a distribution strategy share
       them: there such a weight needs an `aggregation`, such as `"mean"`;
     - `settings`, to check the values of arguments, also when they change.
 
-    Arguments that are plain values and kept in attributes of their names are part of the
-    configuration, and may change while the machine trains: a step is traced for each combination.
-    Those that are named in `scales` are numbers that `loss` reads by `scale`: a new value needs
-    no new trace, but where it is off (`False` or 0) or on as it is (`True`).
+    Arguments that are plain values and stored in attributes of the same names are part of the
+    configuration, and may change during training: a step is traced for each combination. Those that
+    are named in `scales` are numbers that `loss` reads with `scale`: a new value needs no new
+    trace, unless it is `False`, 0 or `True`.
 
     The data may have weights. A `loss` and an `update` that take a further argument
     `sample_weight` are given them; the others refuse to train with weights.
@@ -64,8 +64,8 @@ class Objective(keras.layers.Layer):
     with `path_gradients = True` has it inside, for latents that are reparameterised.
 
     Args:
-        num_particles: Positive integer, the number K of samples from Q a datum. May be
-            changed at any time and takes effect with the next step, as all settings do.
+        num_particles: Positive integer, the number K of samples from Q per datum. Like all settings
+            it may be changed at any time and takes effect with the next step.
         name: Name of the objective.
 
     Example:
@@ -85,7 +85,7 @@ class Objective(keras.layers.Layer):
 
     path_gradients: ClassVar[bool] = False
 
-    # Whether the loss takes account of missing values that P has drawn, see `Draws.filled`.
+    # Whether the loss takes missing values that P has drawn into account, see `Draws.filled`.
     follows_gaps: ClassVar[bool] = False
 
     # Names of the settings, each with the function that checks a new value: `check(value, name)`
@@ -159,8 +159,8 @@ class Objective(keras.layers.Layer):
             self.state_shapes = state_shapes
         elif self.state_shapes != state_shapes:
             raise UserError(
-                f"Objective '{self.name}' was built for a machine of {self.state_shapes}, it "
-                f"cannot train one of {state_shapes}. Make a new objective."
+                f"Objective '{self.name}' was built for a machine with shapes {self.state_shapes} "
+                f"and cannot train one with {state_shapes}. Make a new objective."
             )
         if self.path_gradients:
             discrete = [layer.name for layer in machine.q_layers if not layer.is_reparameterized()]
@@ -173,9 +173,9 @@ class Objective(keras.layers.Layer):
         if machine.draws_gaps and not self.follows_gaps:
             raise UserError(
                 f"{type(self).__name__} cannot train with missing values where the visible layer "
-                f"'{machine.p_layers[0].name}' is autoregressive: its gradient would leave out "
-                "that P draws them. Use ReweightedWakeSleep, or a visible layer of independent "
-                "units (SBN, DSBN)."
+                f"'{machine.p_layers[0].name}' is autoregressive: its gradient would ignore that P "
+                "draws them. Use ReweightedWakeSleep, or a visible layer of independent units "
+                "(SBN, DSBN)."
             )
         # Its own, not those of networks inside, such as the moving averages of a normalisation.
         own = self._non_trainable_variables
@@ -187,7 +187,7 @@ class Objective(keras.layers.Layer):
             )
         inner = self._flatten_layers(include_self=False)
         if (first and self.variables) or not all(layer.built for layer in inner):
-            # Once through: networks inside build themselves, and what is wrong comes to light.
+            # One call of the loss: networks inside build themselves, and errors show up.
             x = tf.zeros([1, machine.visible_units])
             self.gradients(machine, x, self.noise(machine, 1, seed=0))
 
@@ -196,7 +196,7 @@ class Objective(keras.layers.Layer):
         return machine.particle_noise(self.num_particles, num_data)
 
     def noise(self, machine, num_data: int | tf.Tensor, seed: Seed) -> tf.Tensor:
-        """Draws everything random of one step: a flat tensor for `gradients`.
+        """Draws all random numbers of one step: a flat tensor for `gradients`.
 
         Args:
             machine: The `HelmholtzMachine`.
@@ -276,8 +276,8 @@ class Objective(keras.layers.Layer):
             and the particles of the step.
 
         Raises:
-            UserError: If the loss does not depend on a trainable weight of the objective, or
-                takes no weights of the data and there are some.
+            UserError: If the loss does not depend on a trainable weight of the objective, or there
+                are weights of the data that it does not accept.
         """
         named = self.split(machine, tf.shape(x)[0], noise)
         draws = None if self.path_gradients else self.draw(machine, x, named)
@@ -306,7 +306,7 @@ class Objective(keras.layers.Layer):
         if "sample_weight" not in inspect.signature(method).parameters:
             raise UserError(
                 f"{type(self).__name__} cannot train with `sample_weight`: its `{method.__name__}` "
-                "takes no such argument. Add it, and weigh the data by "
+                "has no such argument. Add it, and weight the data with "
                 "rws_keras.objectives.mean_over_data."
             )
         return method(*arguments, sample_weight=sample_weight)
@@ -320,7 +320,7 @@ class Objective(keras.layers.Layer):
         return result
 
     def _check_tracked(self, machine, watched):
-        """Refuses variables that Keras does not know of: they are neither trained nor saved."""
+        """Refuses variables that Keras does not track: they are neither trained nor saved."""
         values = [variable.value for variable in (*machine.variables, *self.variables)]
         # Under a distribution strategy a variable has a copy for each replica of this process.
         tracked = {id(copy) for value in values for copy in (value, *getattr(value, "values", ()))}
@@ -329,7 +329,7 @@ class Objective(keras.layers.Layer):
                 raise UserError(
                     f"The variable '{variable.name}' of shape {variable.shape} is not a weight of "
                     f"the machine or of {type(self).__name__}: it would be neither trained nor "
-                    "saved. Create it by `add_weight` in `build` or `_build`."
+                    "saved. Create it with `add_weight` in `build` or `_build`."
                 )
 
     def _check_own_weights(self, variables, gradients):
@@ -374,7 +374,7 @@ def mean_over_data(values: tf.Tensor, sample_weight: tf.Tensor | None = None) ->
     """
     if sample_weight is None:
         return tf.reduce_mean(values)
-    # Over the largest, lest their sum overflow.
+    # Divided by the largest, so that their sum does not overflow.
     weight = tf.math.divide_no_nan(sample_weight, tf.reduce_max(sample_weight))
     total = tf.reduce_sum(tf.math.multiply_no_nan(values, weight))
     return tf.math.divide_no_nan(total, tf.reduce_sum(weight))

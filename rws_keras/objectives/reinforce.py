@@ -16,16 +16,15 @@ from rws_keras.objectives.objective import (
 
 @register
 class REINFORCE(Objective):
-    """Climbs the bound `E[log (1/K Σ_k ω_k)]` by the score function, without a baseline.
+    """Maximises the bound `E[log (1/K Σ_k ω_k)]` with the score function, without a baseline.
 
     With one particle this is the evidence lower bound (ELBO). With normalised importance weights
-    `ω̃_k` and `L = log (1/K Σ_k ω_k)`, the parameters θ of P and φ of Q follow
+    `ω̃_k` and `L = log (1/K Σ_k ω_k)`, the updates of the parameters θ of P and φ of Q are
 
     - `Σ_k ω̃_k ∇_θ log p(x, h_k)`,
     - `Σ_k (L - ω̃_k) ∇_φ log q(h_k | x)`.
 
-    The gradient is unbiased, and its variance large: it is the floor that others are compared
-    with.
+    The gradient is unbiased, but its variance is large: a reference for the other estimators.
 
     Args:
         num_particles: Positive integer, K.

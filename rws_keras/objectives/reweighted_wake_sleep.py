@@ -32,27 +32,27 @@ def _check_optional_number(number: object, name: str) -> int | None:
 class ReweightedWakeSleep(Objective):
     """Reweighted Wake-Sleep (RWS).
 
-    With particles `h_k ~ q(h | x)` and normalised importance weights `ω̃_k`, the parameters
-    θ of P and φ of Q follow
+    With particles `h_k ~ q(h | x)` and normalised importance weights `ω̃_k`, the updates of the
+    parameters θ of P and φ of Q are
 
     - wake update of P: `Σ_k ω̃_k ∇_θ log p(x, h_k)`,
     - wake update of Q: `Σ_k ω̃_k ∇_φ log q(h_k | x)`,
     - sleep update of Q: `∇_φ log q(h | x)` at a dream `(x, h) ~ p(x, h)`.
 
-    Where values of x are missing, the weights are those of the observed values, dreams have the
-    gaps of the data, and missing values that P draws (see `rws_keras.HelmholtzMachine.draws_gaps`)
-    belong to what P follows.
+    Where values of x are missing, the weights are those of the observed values, dreams get the same
+    missing values as the data, and missing values that P draws (see
+    `rws_keras.HelmholtzMachine.draws_gaps`) are part of the update of P.
 
     Args:
         num_particles: Positive integer, K.
         wake_p: Whether to apply the wake update of P, or its scale: a number that may change
-            while the machine trains, see `rws_keras.callbacks.ObjectiveSchedule`.
+            during training, see `rws_keras.callbacks.ObjectiveSchedule`.
         wake_q: Whether to apply the wake update of Q, or its scale.
         sleep_q: Whether to apply the sleep update of Q, or its scale.
-        num_dreams: Dreams a step; as many as there are data in the batch by default.
-        num_resampled: Positive integer R to follow, instead of all K particles in proportion
-            to their weights, R that are drawn from them by their weights: the same on average,
-            at less cost where K is large. All K by default.
+        num_dreams: Dreams per step; as many as there are rows in the batch by default.
+        num_resampled: Positive integer R, to train on R particles drawn by their weights instead of
+            on all K weighted particles: the same gradient on average, at less cost if K is large.
+            By default all K are used.
 
     Example:
     ```python
@@ -111,7 +111,7 @@ class ReweightedWakeSleep(Objective):
         draws = super().draw(machine, x, noise)
         if self.sleep_q:
             (dreamt, *latents), _ = machine.p.sample(noise["dream"])
-            draws = draws._replace(dream=(machine.hide(dreamt, like=x), latents))
+            draws = draws._replace(dream=(machine.copy_gaps(dreamt, source=x), latents))
         return draws._replace(resampling=noise.get("resampling"))
 
     def loss(
@@ -125,7 +125,7 @@ class ReweightedWakeSleep(Objective):
             states = resample(states, weights, self.num_resampled, draws.resampling)
             latents, filled = states[: len(latents)], None if filled is None else states[-1]
             log_p = machine.log_p(x if filled is None else filled, latents)
-            # None of a datum whose weights are all zero is followed.
+            # A datum whose weights are all zero is ignored.
             possible = tf.reduce_any(weights > 0.0, axis=0)
             weights = tf.cast(possible, tf.float32) / self.num_resampled
         elif filled is not None:
@@ -135,7 +135,7 @@ class ReweightedWakeSleep(Objective):
         def follow(log_probs):
             """Sum over the layers and, by their weights, over the particles; mean over the data.
 
-            A particle of weight zero, and probability zero, is not followed.
+            A particle of weight zero, and probability zero, is ignored.
             """
             followed = sum_over_particles(weights, sum_over_layers(log_probs))
             return mean_over_data(followed, sample_weight)
@@ -155,12 +155,13 @@ def _scaled(scale, value):
 
 
 def _only(allowed: object) -> Callable[[object, str], object]:
-    """The check of a setting that wake-sleep leaves no choice in."""
+    """The check of a setting that is fixed in wake-sleep."""
 
     def check(value, name):
         if value != allowed:
             raise UserError(
-                f"Wake-sleep has `{name}` = {allowed}, got {value!r}; use ReweightedWakeSleep."
+                f"WakeSleep needs `{name}` = {allowed}, got {value!r}; use ReweightedWakeSleep "
+                "instead."
             )
         return allowed
 
@@ -174,7 +175,7 @@ class WakeSleep(ReweightedWakeSleep):
     Args:
         wake_p: Whether to apply the wake update of P, or its scale.
         sleep_q: Whether to apply the sleep update of Q, or its scale.
-        num_dreams: Dreams a step; as many as there are data in the batch by default.
+        num_dreams: Dreams per step; as many as there are rows in the batch by default.
 
     Reference:
         - [Hinton et al., 1995](https://doi.org/10.1126/science.7761831)

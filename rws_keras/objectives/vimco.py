@@ -22,10 +22,10 @@ def _check_num_particles(value: Any, name: str) -> int:
 class VIMCO(REINFORCE):
     """Variational inference for Monte Carlo objectives.
 
-    Climbs the bound `E[log (1/K Σ_k ω_k)]` as `REINFORCE` does, with a signal of its own for
-    each particle: `L - L_{-k}`, where in `L_{-k}` the geometric mean of the other weights takes
-    the place of `ω_k`. It does not depend on `h_k`, so that the gradient stays unbiased, and leaves
-    of L what `h_k` has contributed.
+    Maximises the bound `E[log (1/K Σ_k ω_k)]` as `REINFORCE` does, with a separate signal for each
+    particle: `L - L_{-k}`, where in `L_{-k}` the geometric mean of the other weights replaces
+    `ω_k`. `L_{-k}` does not depend on `h_k`, so that the gradient stays unbiased; the difference is
+    the contribution of `h_k` to L.
 
     Args:
         num_particles: K, an integer of at least 2. A step takes memory in proportion to K².

@@ -69,8 +69,8 @@ def export(
 def _check_name(name: str) -> str:
     if not preset_files.is_plain_name(name):
         raise UserError(
-            f"{name!r} cannot be the name of a model: letters, digits, ., - and _ only. Give "
-            "another with --name."
+            f"{name!r} cannot be the name of a model: use letters, digits, ., - and _ only. Give "
+            "another name with --name."
         )
     return name
 

@@ -1,4 +1,4 @@
-"""The likelihood of data to a wanted accuracy: more particles where they are needed."""
+"""The likelihood of data to a given accuracy: more particles where they are needed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class AccurateLikelihood(NamedTuple):
     Attributes:
         log_likelihood: Mean over the rows, nats.
         log_likelihood_se: Its standard error over the rows.
-        median_particles: How many particles a row took.
-        most_particles: How many particles the row took that took most.
+        median_particles: Median number of particles per row.
+        most_particles: Largest number of particles of a row.
         num_data: The number of rows.
         num_short: How many of them did not reach the accuracy.
     """
@@ -42,16 +42,16 @@ def evaluate_to_accuracy(
     counts: np.ndarray | None = None,
     report: Callable[[float], None] = lambda done: None,
 ) -> AccurateLikelihood:
-    """Estimates a mean log-likelihood, of each row to a wanted standard error.
+    """Estimates a mean log-likelihood, with a given standard error for each row.
 
-    The particles of a row are drawn until it is reached, which makes the log-likelihood too low on
-    average; see `HelmholtzMachine.log_likelihood`.
+    The particles of a row are drawn until its standard error is small enough, which makes the
+    log-likelihood too low on average; see `HelmholtzMachine.log_likelihood`.
 
     Args:
         machine: The machine.
         x: Binary data `[N, visible]`.
         accuracy: The standard error of each row in nats.
-        num_particles: The most particles of a row.
+        num_particles: Maximum number of particles per row.
         batch_size: Rows that are computed together.
         seed: Integer, seeds the particles.
         counts: How often each row counts, `[N]`; once by default.

@@ -21,12 +21,12 @@ class Checkpoint(keras.callbacks.Callback):
     """Saves every epoch, keeps the best, and stops when there is no more progress.
 
     An epoch is a directory with the machine (weights, optimizer, state of the noise) and
-    what the run knows of itself. It is forced to the disk and renamed into place when it is
-    complete, so that a crash or a power cut at any moment leaves the epoch before.
+    what the run knows of itself. It is flushed to disk and renamed into place when it is complete,
+    so that a crash or a power cut at any moment leaves the epoch before.
 
     Args:
         run: The run.
-        patience: Stop after so many epochs without a better validation likelihood.
+        patience: Stop after this many epochs without a better validation likelihood.
         state: State of the run to go on from, as `latest` returns it.
     """
 
@@ -59,7 +59,7 @@ class Checkpoint(keras.callbacks.Callback):
             self.model.save(new / "machine.keras")
             write_json(new / "state.json", self.state)
             if is_best:
-                # Before the epoch itself: after a crash in between the epoch is trained anew,
+                # Before the epoch itself: after a crash in between the epoch is trained again,
                 # to the same machine.
                 with replace_file(self.run.best) as best:
                     shutil.copyfile(new / "machine.keras", best)

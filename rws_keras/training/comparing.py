@@ -27,13 +27,13 @@ _ACTIVITY_ROWS = 1000
 
 
 class Results:
-    """The results of comparisons on the disk.
+    """The results of comparisons on disk.
 
     A run has a file named after its recipe, so that comparisons share the runs that they have in
     common. What is there is not computed again.
 
     Args:
-        directory: Where they are; made if need be.
+        directory: Where they are; created if needed.
     """
 
     def __init__(self, directory: Path):
@@ -80,15 +80,15 @@ def chosen_rate(comparison: Comparison, method: str, results: Results) -> float 
     arms = comparison.tuning_arms(method)
     if len(arms) == 1:
         return arms[0].rate
-    found = [results.validation(arm.recipe) for arm in arms]
-    known = [value for value in found if value is not None]
-    if len(known) < len(found):
+    likelihoods = [results.validation(arm.recipe) for arm in arms]
+    known = [value for value in likelihoods if value is not None]
+    if len(known) < len(likelihoods):
         return None
     return arms[int(np.argmax(known))].rate
 
 
 class Runner:
-    """Does what of a comparison has not been done.
+    """Runs the parts of a comparison that are not done yet.
 
     Args:
         comparison: The comparison.
@@ -136,12 +136,12 @@ class Runner:
         return self.runs / self.results.path(arm.recipe).stem
 
     def _epochs(self, arm: Arm) -> list[int]:
-        """The epochs after which an arm is evaluated: at equal updates, and at equal time."""
+        """The epochs after which an arm is evaluated: at equal updates and at equal time."""
         at_equal_time = equal_time_epochs(self.comparison, self.name, arm, self.results)
         return sorted({arm.recipe.epochs, at_equal_time or arm.recipe.epochs})
 
     def _train(self, arm: Arm, epochs: list[int]) -> Run:
-        """Trains by an arm's recipe to the last of the epochs, from wherever its run stands."""
+        """Trains an arm's recipe up to the last of the epochs, from where its run is."""
         run = self._open(arm, epochs)
         try:
             fitting.train(run, arm.title, self.console, callbacks=[Snapshots(run, epochs)])
@@ -175,7 +175,7 @@ class Runner:
         return Run.create(run.path, wanted)
 
     def _finish(self, arm: Arm) -> None:
-        """Trains by an arm's recipe, and evaluates at equal updates and at equal time."""
+        """Trains an arm's recipe, and evaluates at equal updates and at equal time."""
         recipe = arm.recipe
         known = self.results.read(recipe)
         evaluations = known.get("evaluations", [])
@@ -192,10 +192,10 @@ class Runner:
             self._say(f"{arm.title}: evaluating after epoch {epoch}")
             path = snapshot_path(run, epoch)
             machine = load_machine(path, f"Delete {run.path} and start again.")
-            found = evaluate(machine, data, recipe, self.comparison.corrected_rows)
-            evaluations = [*evaluations, {"epoch": epoch, **found}]
+            result = evaluate(machine, data, recipe, self.comparison.corrected_rows)
+            evaluations = [*evaluations, {"epoch": epoch, **result}]
             self.results.update(recipe, evaluations=evaluations)
-            test = found["log_likelihood"]
+            test = result["log_likelihood"]
             self._say(f"{arm.title}: test log-likelihood {test:.2f} nats after epoch {epoch}")
         shutil.rmtree(run.path)
         keras.backend.clear_session()
@@ -215,10 +215,10 @@ def equal_time_epochs(comparison: Comparison, name: str, arm: Arm, results: Resu
 def evaluate(
     machine: HelmholtzMachine, data: BinaryData, recipe: Recipe, corrected_rows: int
 ) -> dict[str, Any]:
-    """The test log-likelihood of a machine and what its latents are worth.
+    """The test log-likelihood of a machine and measures of its latents.
 
-    All test data are evaluated with the recipe's `validation_particles`. To that is added the mean
-    difference that its `num_particles`, on some of the data, make to these data's own.
+    All test data are evaluated with the recipe's `validation_particles`. The result is corrected by
+    the mean difference that its `num_particles` make, measured on some of the data.
 
     Args:
         machine: The machine.
@@ -230,7 +230,7 @@ def evaluate(
     coarse, fine, seed = settings.validation_particles, settings.num_particles, recipe.seed
     options: dict[str, Any] = {"batch_size": settings.batch_size, "verbose": 0}
     x, counts = datasets.count_rows(data.test)
-    found: Any = machine.evaluate(
+    result: Any = machine.evaluate(
         x, sample_weight=counts, num_particles=coarse, seed=seed, return_dict=True, **options
     )
     some = data.test[:corrected_rows]
@@ -238,16 +238,16 @@ def evaluate(
     differences = np.subtract(*scores[::-1], dtype=np.float64)
     activity = unit_activity(machine, data.test[:_ACTIVITY_ROWS], seed=seed)
     return {
-        "log_likelihood": found["log_likelihood"] + float(differences.mean()),
-        "log_likelihood_se": found["log_likelihood_se"],
+        "log_likelihood": result["log_likelihood"] + float(differences.mean()),
+        "log_likelihood_se": result["log_likelihood_se"],
         "correction": float(differences.mean()),
         "correction_se": float(differences.std(ddof=1) / math.sqrt(len(differences))),
         "num_particles": fine,
         "coarse_particles": coarse,
-        "num_data": int(found["num_data"]),
+        "num_data": int(result["num_data"]),
         "corrected_rows": len(some),
-        "elbo": found["elbo"],
-        "ess": found["ess"],
+        "elbo": result["elbo"],
+        "ess": result["ess"],
         "active_units": [int(np.sum(layer > ACTIVE)) for layer in activity],
     }
 

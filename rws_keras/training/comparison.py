@@ -49,8 +49,8 @@ class _Section(BaseModel):
 class Method(_Section):
     """A method: what it changes in the common recipe, and its values on the axis.
 
-    Methods of one name are one curve, with one learning rate. `rates` are its learning rates in
-    place of the comparison's, where its best rate is beyond theirs.
+    Methods with the same name form one curve, with one learning rate. `rates` replaces the
+    comparison's learning rates where the best rate of this method is outside their range.
     """
 
     name: str
@@ -70,9 +70,9 @@ class Point(_Section):
 class Comparison(_Section):
     """Methods under one protocol.
 
-    The common recipe says for how many updates all are trained. With a `reference` each method
-    is trained until its updates have taken as long as the reference's too, where it is the
-    faster one, and is evaluated at both.
+    The common recipe sets the number of updates of all methods. With a `reference`, a method that
+    is faster than the reference is also trained until its updates have taken as long as the
+    reference's; all methods are evaluated at equal updates and at equal time.
 
     Attributes:
         description: What is compared.
@@ -83,9 +83,10 @@ class Comparison(_Section):
             chosen for each method, by the runs of its first seed at `tune_at` (or at its first
             value, where it does not have that one).
         tune_at: The value of the axis by which the learning rate is chosen.
-        reference: Whose time the other methods are given.
-        corrected_rows: So many test data are evaluated with the recipe's full `num_particles`;
-            the others with `validation_particles`, corrected by the mean difference.
+        reference: The method whose training time defines equal time.
+        corrected_rows: Number of test rows that are evaluated with the recipe's full
+            `num_particles`; the others with `validation_particles`, corrected by the mean
+            difference.
         methods: The methods.
     """
 
@@ -111,7 +112,7 @@ class Comparison(_Section):
             if self.reference and arm.recipe.optimizer.schedule != "constant":
                 raise UserError(
                     "With a `reference` the learning rate must be constant: a machine in the "
-                    "middle of a schedule is not what a shorter run would give."
+                    "middle of a schedule differs from the end of a shorter run."
                 )
         if self.reference and not any(
             (arm.method, arm.value) == (self.reference.method, self.reference.value) for arm in arms
@@ -133,7 +134,7 @@ class Comparison(_Section):
         return Arm(method.name, value, rate, seed, recipes.validated(content, where))
 
     def tuning_arms(self, name: str) -> list[Arm]:
-        """The runs, one a learning rate, by which that of a method is chosen."""
+        """The runs, one per learning rate, that choose the learning rate of a method."""
         methods = [method for method in self.methods if method.name == name]
         method = next((m for m in methods if self.tune_at in m.values), methods[0])
         value = self.tune_at if self.tune_at in method.values else method.values[0]
@@ -147,7 +148,7 @@ class Comparison(_Section):
         ]
 
     def arms(self, name: str, rate: float) -> list[Arm]:
-        """The runs of all methods of a name with its learning rate."""
+        """The runs of all methods with a name, with its learning rate."""
         methods = [method for method in self.methods if method.name == name]
         return [arm for method in methods for arm in self.arms_of(method, rate)]
 
@@ -176,7 +177,7 @@ def load(name_or_path: str | Path) -> tuple[str, Comparison]:
         The comparison's name and the comparison.
 
     Raises:
-        ValueError: If there is no such comparison, or it does not hold what it should.
+        ValueError: If there is no such comparison, or its content is invalid.
     """
     path = expanded(name_or_path)
     if path.suffix != ".toml":

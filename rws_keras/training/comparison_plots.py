@@ -105,7 +105,7 @@ def load_matplotlib() -> Any:
 def plot(comparison: Comparison, name: str, results: Results, directory: Path) -> list[Path]:
     """Writes `NAME-values` and `NAME-curves`, each as SVG and PNG.
 
-    The curves are those at the value by which the learning rates are chosen.
+    The curves are for the value at which the learning rates are chosen.
 
     Args:
         comparison: The comparison.
@@ -140,9 +140,9 @@ def plot_values(comparison: Comparison, rows: list[Row], path: Path) -> None:
             for (method, own), style in zip(by_method(rows).items(), styles(), strict=False):
                 shown = [row for row in own if getattr(row, which)]
                 x = [row.value if numeric else places[label(row.value)] for row in shown]
-                found = [getattr(row, which)["log_likelihood"] for row in shown]
-                errors = [figure.spread or 0.0 for figure in found]
-                y = [-figure.mean for figure in found]
+                figures = [getattr(row, which)["log_likelihood"] for row in shown]
+                errors = [figure.spread or 0.0 for figure in figures]
+                y = [-figure.mean for figure in figures]
                 axis.errorbar(x, y, errors, label=method, capsize=2, **style)
             axis.set(title=title, xlabel=comparison.axis_title)
             if numeric:
@@ -161,8 +161,8 @@ def plot_curves(comparison: Comparison, rows: list[Row], updates: int, path: Pat
 
     Args:
         comparison: The comparison.
-        rows: Its rows. Of each method that is shown by which its learning rate was chosen.
-        updates: Updates an epoch.
+        rows: Its rows. For each method, the one that chose its learning rate is shown.
+        updates: Updates per epoch.
         path: The files, without their endings.
     """
     timed = comparison.reference is not None

@@ -1,4 +1,4 @@
-"""What came of a comparison: one row for each method and value."""
+"""The results of a comparison: one row for each method and value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Figure(NamedTuple):
     seeds: int = 1
 
     def text(self, digits: int, sign: int = 1) -> str:
-        """The mean times the sign, and the spread behind ±, with so many digits."""
+        """The mean times the sign, and the spread after ±, with this number of digits."""
         spread = "" if self.spread is None else f" ± {self.spread:.{digits}f}"
         return f"{sign * self.mean:.{digits}f}{spread}"
 
@@ -88,7 +88,7 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
             return "diverged" if row.diverged else ""
         return figures[key].text(digits, sign)
 
-    found = [
+    cells = [
         row.method,
         label(row.value),
         f"{row.rate:g}",
@@ -100,8 +100,8 @@ def _cells(comparison: Comparison, row: Row) -> list[str]:
     ]
     if comparison.reference and row.time:
         nll = shown(row.equal_time, "log_likelihood", 2, -1)
-        found += [f"{row.time['ratio']:.2f}", f"{nll} ({row.epochs[1]})"]
-    return found
+        cells += [f"{row.time['ratio']:.2f}", f"{nll} ({row.epochs[1]})"]
+    return cells
 
 
 def _order(row):
@@ -141,15 +141,15 @@ def _at(known: dict, epoch: int) -> dict | None:
 
 def _figures(done: list[dict], epoch: int) -> dict[str, Figure]:
     entries = [entry for entry in (_at(each, epoch) for each in done) if entry]
-    found = {}
+    figures = {}
     for key in ("log_likelihood", "elbo", "ess", "correction") if entries else ():
-        found[key] = _over_seeds([entry[key] for entry in entries])
+        figures[key] = _over_seeds([entry[key] for entry in entries])
     if entries:
         layers = np.array([entry["active_units"] for entry in entries])
-        found["active_units"] = _over_seeds(layers.sum(axis=1).tolist())
+        figures["active_units"] = _over_seeds(layers.sum(axis=1).tolist())
         for number, of_layer in enumerate(layers.T, start=1):
-            found[f"active_units_{number}"] = _over_seeds(of_layer.tolist())
-    return found
+            figures[f"active_units_{number}"] = _over_seeds(of_layer.tolist())
+    return figures
 
 
 def _over_seeds(values: list[float]) -> Figure:

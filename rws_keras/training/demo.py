@@ -1,4 +1,4 @@
-"""The demonstration: digits, and three yardsticks on the same split."""
+"""The demonstration: digits, and three baselines on the same split."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(directory: Path, console: Console) -> None:
         console: Rich console.
 
     Raises:
-        ValueError: If something else than a run is in the place of one.
+        ValueError: If something that is not a run is in the way.
     """
     results = []
     for name, title in MACHINES.items():
@@ -71,6 +71,6 @@ def _replace(run: Run, name: str) -> Run:
         shutil.rmtree(run.path)
     elif run.path.exists() and any(run.path.iterdir()):
         raise UserError(
-            f"{run.path} holds something else than a run. Choose another directory with --run-dir."
+            f"{run.path} exists and is not a run. Choose another directory with --run-dir."
         )
     return Run.create(run.path, recipe.load(name)[1])

@@ -32,11 +32,11 @@ def evaluate(
     report: Callable[[float], None] = lambda done: None,
     sample_weight: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """What `machine.evaluate` returns for the same arguments, in steps that are written down.
+    """The result of `machine.evaluate` for the same arguments, computed in steps that are saved.
 
-    After each batch the sums over the data so far are kept, and written to a file now and then.
-    If the file exists and is of the same evaluation (machine, data, K, batch size and seed), the
-    evaluation continues behind it.
+    After each batch the sums over the data so far are kept, and written to a file from time to
+    time. If the file exists and belongs to the same evaluation (machine, data, K, batch size and
+    seed), the evaluation continues from there.
 
     Args:
         machine: The machine.
@@ -44,7 +44,7 @@ def evaluate(
         num_particles: K.
         batch_size: Data in a batch.
         seed: Integer, seeds the particles.
-        partial: The file. It is the caller's to remove once the result is safe. By default none is
+        partial: The file, which the caller removes once the result is safe. By default none is
             written.
         report: Is called with the number of batches that are done.
         sample_weight: Weights of the rows `[N]`, such as the counts of `datasets.count_rows`.
@@ -105,7 +105,7 @@ def _write(partial: Path, key: dict, state: tuple[int, list]) -> None:
 
 def digest(arrays: list[np.ndarray]) -> str:
     """SHA-256 of arrays, to tell whether they are the same."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for array in arrays:
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()

@@ -20,7 +20,7 @@ class EvaluationData(NamedTuple):
 
     Attributes:
         title: What they are called: a split, or a file.
-        x: Array `[M, visible]`; binary rows are without their repetitions.
+        x: Array `[M, visible]`; repeated binary rows are included once.
         counts: How often each row counts, `[M]`; once if `None`.
         unused: Columns of the file that the machine does not use.
     """
@@ -39,8 +39,8 @@ def choose(
     Args:
         source: Where the machine comes from.
         machine: The machine.
-        data: The name of a data set, or the path of a file, all of whose rows are taken; see
-            `datasets.read_rows`. By default what the run or the preset was trained on.
+        data: The name of a data set, or the path of a file, all of whose rows are used; see
+            `datasets.read_rows`. By default the data set that the run or the preset was trained on.
         split: `"train"`, `"validation"` or `"test"`, of a data set; the last by default.
 
     Raises:
@@ -49,7 +49,9 @@ def choose(
     """
     if data is not None and datasets.is_path(data):
         if split is not None:
-            raise UserError(f"`split` has no effect on the file {data}, all of which is taken.")
+            raise UserError(
+                f"`split` has no effect on the file {data}, of which all rows are used."
+            )
         binary = machine.p_layers[0].support is BINARY
         units, schema = machine.visible_units, Schema.of(machine)
         missing = machine.missing is not None
@@ -74,6 +76,6 @@ def _own_data(source: Source) -> BinaryData:
     reason = (
         f"was trained on {dataset}, which is not a data set of the library"
         if dataset
-        else "does not say on which data it was trained"
+        else "does not say what it was trained on"
     )
     raise UserError(f"{source.path} {reason}. Name the data to evaluate on with --data.")

@@ -36,7 +36,7 @@ from rws_keras.training.workers import share
 
 
 def fit(run: Run, name: str, console: Console) -> HelmholtzMachine:
-    """Trains a run to its end from wherever it stands, and evaluates its best machine.
+    """Trains a run to its end from its current state, and evaluates its best machine.
 
     Args:
         run: The run.
@@ -57,22 +57,24 @@ def train(
     strategy: tf.distribute.Strategy | None = None,
     callbacks: Sequence[keras.callbacks.Callback] | None = None,
 ) -> None:
-    """Trains a run to its end from wherever it stands.
+    """Trains a run to its end from its current state.
 
     Args:
         run: The run.
         name: What to call it on the screen.
         console: Rich console.
         strategy: The machines or devices that share the work; TensorFlow's default if `None`.
-        callbacks: What looks on in TensorBoard's place.
+        callbacks: Callbacks to use instead of TensorBoard's.
 
     Raises:
         DivergenceError: If a metric is no longer finite. The run keeps its checkpoints and is
             marked as diverged. (It is a `ValueError`.)
-        ValueError: If it diverged before: it would again.
+        ValueError: If it diverged before: it would diverge again.
     """
     if diverged := run.metrics.get("diverged"):
-        raise UserError(f"{run.path} was stopped before, and would be again. {diverged['message']}")
+        raise UserError(
+            f"{run.path} diverged before, and would diverge again. {diverged['message']}"
+        )
     recipe = run.recipe
     data = recipe.load_data()
     strategy = strategy or tf.distribute.get_strategy()
@@ -121,7 +123,7 @@ def train(
                 steps_per_epoch=recipe.steps_per_epoch(len(data.train)),
                 validation_data=validation if counts is None else (validation, None, counts),
                 validation_batch_size=recipe.evaluation.batch_size,
-                # The checkpoint comes last: what it has saved, the others have seen.
+                # The checkpoint comes last: the others have seen every epoch that it has saved.
                 shuffle=False,
                 callbacks=[interruption, StopOnDivergence(), progress, *callbacks, checkpoint],
                 verbose=0,
@@ -144,13 +146,13 @@ def _writing_logs(run: Run) -> Iterator[None]:
         # TensorFlow writes the logs, and has errors of its own for a full disk.
         reason = error.message.splitlines()[0].rpartition("; ")[2]
         raise UserError(
-            f"{run.logs} cannot be written: {reason}. Free some space on this disk, or see that "
-            "you may write there; then continue with --resume."
+            f"{run.logs} cannot be written: {reason}. Free some space on this disk, or check the "
+            "permissions; then continue with --resume."
         ) from error
 
 
 def _name_in_logs(run: Run) -> str:
-    """What the HParams tab calls a run: runs of one name in several directories stay apart."""
+    """The name of a run in the HParams tab, which also tells runs of equal names apart."""
     started = run.about["started"].partition("+")[0].replace("T", " ")
     return f"{run.path.absolute().name} ({started})"
 
@@ -160,11 +162,11 @@ def _mark_as_diverged(run: Run, error: DivergenceError) -> str:
     kept = run.metrics.get("epoch", 0)
     message = (
         f"{error} In the recipe these are `learning_rate` and `options` of [optimizer], and the "
-        "arguments of [objective]; train by the changed recipe in another run directory. "
+        "arguments of [objective]; train the changed recipe in another run directory. "
     ) + (
         f"The checkpoint of epoch {kept} and the best machine before are kept."
         if kept
-        else "No epoch had ended before, so there is no machine."
+        else "No epoch had finished, so there is no machine."
     )
     where = {"metric": error.metric, "epoch": error.epoch, "step": error.step}
     run.update_metrics(diverged={**where, "message": message})
@@ -240,15 +242,15 @@ def evaluate(
         result = evaluation.evaluate(
             machine, x, num_particles, batch_size, recipe.seed, partial, report, counts
         )
-    found: dict = {"split": split, "best_epoch": run.metrics["best_epoch"], **result}
-    found |= {key: int(result[key]) for key in ("num_particles", "num_data")}
+    entry: dict = {"split": split, "best_epoch": run.metrics["best_epoch"], **result}
+    entry |= {key: int(result[key]) for key in ("num_particles", "num_data")}
     same = (split, num_particles)
     others = [
-        entry for entry in run.evaluations if (entry["split"], entry["num_particles"]) != same
+        other for other in run.evaluations if (other["split"], other["num_particles"]) != same
     ]
-    run.update_metrics(evaluations=[*others, found])
+    run.update_metrics(evaluations=[*others, entry])
     partial.unlink(missing_ok=True)
-    return found
+    return entry
 
 
 def draw_samples(

@@ -38,7 +38,7 @@ class Pace:
 class ProgressBar(keras.callbacks.Callback):
     """One bar over all epochs, with the time that remains and the validation likelihood.
 
-    Where the output is not a terminal, a line an epoch takes the bar's place.
+    If the output is not a terminal, it prints one line per epoch instead.
 
     Args:
         console: Rich console.
@@ -65,7 +65,7 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
         if epoch == self.first_epoch + 1:
-            # By now all is compiled, the validation and what the logs need too: measure anew.
+            # By now all is compiled, the validation and what the logs need too: measure again.
             self._pace = Pace(self.epochs)
             self._pace.left(epoch)
 

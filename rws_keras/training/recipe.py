@@ -93,7 +93,7 @@ class ModelRecipe(_Section):
     q: Family | list[Family] = "sbn"
     prior: Family | None = None
     missing: Literal["marginalize"] | None = Field(
-        None, description="Whether values may be missing; of data that have gaps they may."
+        None, description="Whether values may be missing; by default if some are."
     )
 
 
@@ -114,7 +114,7 @@ class OptimizerRecipe(_Section):
         if self._class is None:
             raise UserError(unknown("optimizer", self.name, optimizers()))
         if "learning_rate" in self.options:
-            raise UserError("`learning_rate` goes beside `options`, not into them.")
+            raise UserError("`learning_rate` goes next to `options`, not into them.")
         check_arguments(f"Optimizer '{self.name}'", self._class, self.options)
         return self
 
@@ -124,7 +124,7 @@ class OptimizerRecipe(_Section):
         return optimizers().get(self.name.lower()) or keras.saving.get_registered_object(self.name)
 
     def make(self, steps: int) -> keras.optimizers.Optimizer:
-        """The optimizer for a run of so many steps."""
+        """The optimizer for a run with this number of steps."""
         rate = self.learning_rate
         if self.schedule == "cosine":
             rate = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=self.final_rate)
@@ -151,14 +151,14 @@ class EvaluationRecipe(_Section):
 
     validation_particles: PositiveInteger = 100
     validation_rows: PositiveInteger | None = Field(
-        None, description="How many of the validation data to look at during the run; all if none."
+        None, description="Number of validation rows to use during the run; all by default."
     )
     num_particles: PositiveInteger = 1000
     batch_size: PositiveInteger = 100
 
 
 class DataRecipe(_Section):
-    """Arguments of `datasets.load_file`, for a `dataset` of one's own."""
+    """Arguments of `datasets.load_file`, for your own data as `dataset`."""
 
     validation: float | None = Field(None, gt=0.0, lt=1.0)
     test: float | None = Field(None, gt=0.0, lt=1.0)
@@ -179,12 +179,12 @@ class Recipe(_Section):
     """A run: data set, model, objective, optimizer, length and evaluation."""
 
     description: str = ""
-    dataset: str = Field(description="A data set's name, or the path of data of one's own.")
+    dataset: str = Field(description="A data set's name, or the path of your own data.")
     data: DataRecipe | None = None
     model: ModelRecipe
     objective: dict[str, Any] = {"name": "reweighted_wake_sleep"}
     particle_schedule: dict[int, PositiveInteger] | None = Field(
-        None, description="Epochs, counted from 0, with the K that holds from then on."
+        None, description="Epochs, counted from 0, with the K that is used from then on."
     )
     optimizer: OptimizerRecipe = OptimizerRecipe()
     q_optimizer: OptimizerRecipe | None = None
@@ -192,7 +192,7 @@ class Recipe(_Section):
     batch_size: PositiveInteger = 100
     seed: Seed = 0
     patience: PositiveInteger | None = Field(
-        None, description="Stop after so many epochs without a better validation likelihood."
+        None, description="Stop after this many epochs without a better validation likelihood."
     )
     evaluation: EvaluationRecipe = EvaluationRecipe()
 
@@ -222,25 +222,25 @@ class Recipe(_Section):
         if self.particle_schedule is not None:
             if "num_particles" in self.objective:
                 raise UserError(
-                    "`num_particles` of [objective] has no effect beside [particle_schedule]; "
-                    "leave one out."
+                    "`num_particles` of [objective] has no effect together with "
+                    "[particle_schedule]; leave one out."
                 )
             ParticleSchedule(self.particle_schedule)
         return self
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that tell recipes apart."""
+        """Twelve hexadecimal digits that identify the recipe."""
         content = json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def paths(self) -> list[str]:
-        """The paths of data of one's own."""
+        """The paths of the user's own data."""
         own = [self.dataset] if datasets.is_path(self.dataset) else []
         return own + [path for path in (getattr(self.data, key, None) for key in _FILES) if path]
 
     def without_paths(self) -> dict[str, Any]:
-        """The content for others, to whom the place of one's own data means nothing."""
+        """The content for others, without the location of the user's own data."""
         content = self.model_dump()
         content["dataset"] = Path(self.dataset).name
         if self.data is not None:
@@ -268,14 +268,14 @@ class Recipe(_Section):
         """Checks all that a run needs: the data set, the optimizers and the machine.
 
         Raises:
-            ValueError: If something cannot be had or made; the message says what.
+            ValueError: If something is not available or cannot be made; the message says what.
         """
         data = self.load_data()
         rows = self.evaluation.validation_rows
         if rows is not None and rows > len(data.validation):
             raise UserError(
                 f"evaluation.validation_rows is {rows}, but {self.dataset} has "
-                f"{len(data.validation)} validation data; leave it out to look at all."
+                f"{len(data.validation)} validation rows; leave it out to use all."
             )
         for optimizer in (self.optimizer, self.q_optimizer):
             if optimizer is not None:
@@ -320,7 +320,7 @@ class Recipe(_Section):
         return machine
 
     def steps_per_epoch(self, num_data: int) -> int:
-        """Minibatches an epoch."""
+        """Minibatches per epoch."""
         return math.ceil(num_data / self.batch_size)
 
 
@@ -352,10 +352,10 @@ def load(name_or_path: str | Path) -> tuple[str, Recipe]:
 
 
 def for_data(path: str | Path, **options: Any) -> tuple[str, Recipe]:
-    """A recipe for data of one's own, of a size that goes with them.
+    """A recipe for the user's own data, of a size that depends on them.
 
-    A visible layer whose units see those before them, latents half as many as the visible units,
-    and a training that ends once the validation likelihood has not risen for some time.
+    It has a visible layer whose units depend on those before them, half as many latents as visible
+    units, and stops training once the validation likelihood has not risen for some time.
 
     Args:
         path: A table, an array or a folder of images; see `datasets.load_file`. Or the name of a

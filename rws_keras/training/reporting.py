@@ -40,7 +40,7 @@ def report(run: Run, to: Path) -> Path:
 
 
 def summary(run: Run) -> dict:
-    """What is known of a finished run: recipe, provenance, evaluations, yardstick.
+    """What is known about a finished run: recipe, provenance, evaluations, baseline.
 
     Raises:
         ValueError: If the run has not been evaluated, as it is at its end.
@@ -53,7 +53,7 @@ def summary(run: Run) -> dict:
     recipe = run.recipe
     data = recipe.load_data()
     about = run.about
-    # Where the directory and the data lay on that machine is of no interest to anyone else.
+    # The locations of the directory and the data on that computer do not matter to others.
     command = about["command"].replace(str(run.path), f"runs/{run.path.resolve().name}")
     for path in recipe.paths():
         command = command.replace(path, Path(path).name)

@@ -1,4 +1,4 @@
-"""Run directories: what a run leaves on the disk, and how it is written.
+"""Run directories: what a run writes to disk, and how.
 
 RUN/recipe.json         the recipe as run
 RUN/run.json            command, seed, versions, machine
@@ -8,9 +8,9 @@ RUN/metrics.json        history, best epoch, final evaluations, or where the run
 RUN/samples.png|csv     samples from P: images as a PNG, other data as rows of zeros and ones
 RUN/evaluating-….json   an evaluation that was interrupted
 
-run.json and metrics.json say in `format` by which version of this layout they were written. This
-version reads formats up to `FORMAT`; files without the field are of format 1. It is counted up
-when a field is removed or changes its meaning, not when one is added.
+The field `format` of run.json and metrics.json is the version of this layout. This version of the
+library reads formats up to `FORMAT`; files without the field have format 1. It is increased when a
+field is removed or changes its meaning, not when one is added.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Run:
         run = cls(path)
         if run.exists():
             raise UserError(
-                f"{run.path} holds a run already. Continue it with --resume, or choose another "
+                f"{run.path} contains a run already. Continue it with --resume, or choose another "
                 "directory with --run-dir."
             )
         recipe.check()
@@ -87,7 +87,7 @@ class Run:
         if not run.exists():
             raise UserError(
                 f"{run.path} is not a run directory (it has no recipe.json and run.json). "
-                "`rws-keras runs` shows the runs."
+                "`rws-keras runs` lists the runs."
             )
         return run
 
@@ -155,7 +155,7 @@ class Run:
         """
         if not self.best.exists():
             diverged = self.metrics.get("diverged")
-            reason = diverged["message"] if diverged else "Not one epoch has ended."
+            reason = diverged["message"] if diverged else "No epoch has finished."
             raise UserError(f"{self.path} has no trained machine. {reason}")
         return load_machine(self.best, "Train again, or restore the file.")
 
@@ -209,8 +209,8 @@ def _read_versioned(path: Path) -> dict:
     content = read_json(path)
     if not isinstance(written := content.get("format", 1), int) or written > FORMAT:
         raise UserError(
-            f"{path} is of format {written}, this version of rws_keras reads up to {FORMAT}. "
-            "Install the version that wrote it, or a later one."
+            f"{path} has format {written}, but this version of rws_keras reads formats up to "
+            f"{FORMAT}. Install the version that wrote it, or a later one."
         )
     return content
 
@@ -220,7 +220,8 @@ class Found(NamedTuple):
 
     Attributes:
         runs: The runs, by path.
-        skipped: What looked like a run but is none, or cannot be read: path and reason.
+        skipped: Directories that look like a run but are not one, or cannot be read: path and
+            reason.
     """
 
     runs: list[Run]
@@ -230,8 +231,8 @@ class Found(NamedTuple):
 def find(directory: str | os.PathLike = "runs") -> Found:
     """Finds the runs below a directory.
 
-    Files of others and damaged runs do not hide the rest; they are returned with the reason why
-    they were skipped. A directory that does not exist holds no runs.
+    Other files and damaged runs are returned with the reason why they were skipped. A directory
+    that does not exist holds no runs.
     """
     found = Found([], {})
 
@@ -252,7 +253,7 @@ def find(directory: str | os.PathLike = "runs") -> Found:
         except UserError as error:
             found.skipped[run.path] = str(error)
         except (AttributeError, LookupError, TypeError) as error:
-            found.skipped[run.path] = f"Its metrics.json is not that of a run ({error!r})."
+            found.skipped[run.path] = f"Its metrics.json is not from a run ({error!r})."
         else:
             found.runs.append(run)
     return found

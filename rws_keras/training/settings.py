@@ -24,7 +24,7 @@ def read_file(path: Path, what: str) -> Any:
         what: What an error calls it.
 
     Raises:
-        ValueError: If it cannot be read, or is not of that syntax.
+        ValueError: If it cannot be read, or has a syntax error.
     """
     try:
         text = path.read_text()
@@ -43,9 +43,9 @@ def problems(error: ValidationError, where: str, sections: Sections) -> str:
         where: What the file is called.
         sections: The classes of its parts.
     """
-    found = [_problem(problem, sections) for problem in error.errors()]
-    separator = " " if len(found) == 1 else "\n  "
-    return separator.join([f"{where}:", *found])
+    messages = [_problem(problem, sections) for problem in error.errors()]
+    separator = " " if len(messages) == 1 else "\n  "
+    return separator.join([f"{where}:", *messages])
 
 
 def _problem(problem: Any, sections: Sections) -> str:

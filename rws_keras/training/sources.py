@@ -1,4 +1,4 @@
-"""A machine from whatever the user has of it: a run, a preset or a `.keras` file."""
+"""A machine from what the user has: a run, a preset or a `.keras` file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Source(NamedTuple):
         return (height, width) if height else None
 
     def machine(self) -> HelmholtzMachine:
-        """Loads the machine; that of a run is its best.
+        """Loads the machine; for a run, its best one.
 
         Raises:
             UserError: If there is none, or its file is damaged.
@@ -80,8 +80,8 @@ def find(source: str | os.PathLike) -> Source:
         folder = pretrained.locate(source)
     except preset_files.UnknownPresetError as error:
         raise preset_files.UnknownPresetError(
-            f"{error} Nor is it the directory of a run, which has a recipe.json, or a {_ENDING} "
-            "file."
+            f"{error} It is not the directory of a run (with a recipe.json) or a {_ENDING} file "
+            "either."
         ) from None
     metadata = preset_files.read_metadata(folder / preset_files.METADATA)
     return Source(metadata["name"], folder, metadata=metadata)

@@ -47,7 +47,7 @@ def step_times(
     reference = arms[comparison.reference.method, repr(comparison.reference.value)]
     data = reference.recipe.load_data()
     unit = _step(reference.recipe, data)
-    found = []
+    rows = []
     for arm in missing:
         subjects = {"unit": unit}
         if arm is not reference:
@@ -62,8 +62,8 @@ def step_times(
             **ratio(own, times["unit"]),
         }
         report(f"{arm.method}, {arm.value}: {row['ms']:.2f} ms, {row['ratio']:.2f}")
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 def _step(recipe: Recipe, data: BinaryData):

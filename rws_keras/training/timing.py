@@ -11,15 +11,15 @@ Subject = Callable[[int], list[float]]
 
 
 def timer(call: Callable[[], object]) -> Subject:
-    """A subject: times each of so many calls, in seconds."""
+    """A subject: measures the time of each call, in seconds."""
 
     def seconds(steps):
-        found = []
+        seconds_of_calls = []
         for _ in range(steps):
             began = time.perf_counter()
             call()
-            found.append(time.perf_counter() - began)
-        return found
+            seconds_of_calls.append(time.perf_counter() - began)
+        return seconds_of_calls
 
     return seconds
 
@@ -31,8 +31,8 @@ def alternate(
 
     Args:
         subjects: Functions that take a number of steps and return the seconds of each.
-        rounds: How often each has its turn.
-        steps: Steps a turn.
+        rounds: Number of turns of each.
+        steps: Steps per turn.
         warm_up: Steps of each before the first round; one more opens each turn, untimed.
 
     Returns:

@@ -20,15 +20,15 @@ from rws_keras.errors import UserError
 
 
 def configure(workers: str | None, worker: int | None) -> None:
-    """Tells TensorFlow of the workers, by the variable `TF_CONFIG` that cluster managers set.
+    """Tells TensorFlow about the workers, with the variable `TF_CONFIG` that cluster managers set.
 
     Args:
         workers: Addresses `HOST:PORT` of all workers, separated by commas, or `None` to keep
             `TF_CONFIG` as it is.
-        worker: This worker's place among them, from 0.
+        worker: Index of this worker, from 0.
 
     Raises:
-        ValueError: If an address has no port, or the place is not one of theirs.
+        ValueError: If an address has no port, or the index is out of range.
     """
     if workers is None:
         if worker is not None:
@@ -49,7 +49,7 @@ def configure(workers: str | None, worker: int | None) -> None:
 
 
 def index() -> int:
-    """This worker's place among all; 0 is the chief, or the only one."""
+    """Index of this worker; 0 is the chief, or the only one."""
     task = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {})
     return int(task.get("index", 0))
 
@@ -57,7 +57,7 @@ def index() -> int:
 def strategy() -> tf.distribute.Strategy:
     """The strategy of a run: over the workers of `TF_CONFIG`, else TensorFlow's default.
 
-    It must be asked for before TensorFlow does anything else.
+    It must be called before TensorFlow does anything else.
     """
     if "TF_CONFIG" in os.environ:
         return tf.distribute.MultiWorkerMirroredStrategy()
@@ -66,7 +66,7 @@ def strategy() -> tf.distribute.Strategy:
 
 @contextlib.contextmanager
 def own_directory(path: Path, resume: bool) -> Iterator[Path]:
-    """Where this worker writes: the run's directory for the chief, a passing one for others.
+    """Where this worker writes: the run's directory for the chief, a temporary one for others.
 
     Args:
         path: The run's directory.
@@ -90,7 +90,7 @@ def share(dataset: tf.data.Dataset, context: tf.distribute.InputContext) -> tf.d
 
     Args:
         dataset: Minibatches, the same on every worker.
-        context: What the strategy says of the pipeline.
+        context: What the strategy says about the pipeline.
 
     Returns:
         A dataset with a part of each minibatch for each of the pipeline's replicas, in turn.

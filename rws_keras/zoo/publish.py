@@ -64,9 +64,9 @@ def publish_machine(
     description: str | None,
     num_particles: int,
 ) -> Path:
-    """Publishes a machine that is not of a run, with its likelihood of data that are named.
+    """Publishes a machine that does not come from a run, with its likelihood on given data.
 
-    How it was trained is not known and not told.
+    How it was trained is not known, and the card says so.
 
     Args:
         source: A `.keras` file, or a preset that was saved and not published.
@@ -88,18 +88,23 @@ def publish_machine(
     _entries(zoo)
     if "test" in (source.metadata or {}):
         raise UserError(
-            f"{source.path} is a published preset. Its folder is copied into a zoo as it is."
+            f"{source.path} is a published preset already. Copy its folder into the zoo."
         )
     if data is None or description is None:
         raise UserError(
-            f"{source.path} does not say what the machine is, nor how likely it makes which data. "
-            "Name test data with --data and describe it with --description; a preset that is not "
-            "for a zoo is written by machine.save_to_preset."
+            f"{source.path} has neither a description of the machine nor a test likelihood. Give "
+            "test data with --data and a description with --description; machine.save_to_preset "
+            "writes a preset outside a zoo."
         )
     machine = source.machine()
-    chosen = evaluation_data.choose(source, machine, data)
-    found = evaluation.evaluate(
-        machine, chosen.x, num_particles, _BATCH_SIZE, _SEED, sample_weight=chosen.counts
+    evaluation_rows = evaluation_data.choose(source, machine, data)
+    measured = evaluation.evaluate(
+        machine,
+        evaluation_rows.x,
+        num_particles,
+        _BATCH_SIZE,
+        _SEED,
+        sample_weight=evaluation_rows.counts,
     )
     is_path = datasets.is_path(data)
     image_shape = None if is_path else datasets.load(data).image_shape
@@ -108,8 +113,8 @@ def publish_machine(
         "dataset": Path(data).name if is_path else data,
         "family": cards.family_of(machine.p_layers[:-1]),
         "family_of_q": cards.family_of(machine.q_layers),
-        "test": {key: found[key] for key in _MEASURED}
-        | {key: int(found[key]) for key in ("num_particles", "num_data")},
+        "test": {key: measured[key] for key in _MEASURED}
+        | {key: int(measured[key]) for key in ("num_particles", "num_data")},
         "image_shape": image_shape and list(image_shape),
     }
     with pretrained.saving(machine, zoo / name, known) as (partial, metadata):
@@ -123,8 +128,8 @@ def publish_machine(
 def _check_name(name: str) -> None:
     if not re.fullmatch("[a-z0-9][a-z0-9_-]*", name):
         raise UserError(
-            f"{name!r} cannot be the name of a preset: lower-case letters, digits, - and _ only. "
-            "Give another with --name."
+            f"{name!r} cannot be the name of a preset: use lower-case letters, digits, - and _ "
+            "only. Give another name with --name."
         )
 
 
@@ -154,12 +159,12 @@ def write_preset(run: Run, folder: Path) -> None:
 
 def _measured(run: Run) -> dict:
     """What is known of a finished run."""
-    found = reporting.summary(run)
-    recipe, about = found["recipe"], found["run"]
+    result = reporting.summary(run)
+    recipe, about = result["recipe"], result["run"]
 
     def best(split):
         """The evaluation with the most particles."""
-        entries = [entry for entry in found["evaluations"] if entry["split"] == split]
+        entries = [entry for entry in result["evaluations"] if entry["split"] == split]
         entry = max(entries, key=lambda entry: entry["num_particles"])
         return {key: entry[key] for key in _MEASURED}
 
@@ -169,9 +174,9 @@ def _measured(run: Run) -> dict:
         "family": cards.family(recipe["model"]),
         "test": best("test"),
         "validation": best("validation"),
-        "independent_units": found["independent_units"],
+        "independent_units": result["independent_units"],
         "training": {
-            **{key: found[key] for key in ("epochs", "best_epoch", "updates", "seconds")},
+            **{key: result[key] for key in ("epochs", "best_epoch", "updates", "seconds")},
             "date": about["started"][:10],
             **{key: about[key] for key in ("seed", "command", "versions", "machine")},
         },
@@ -196,7 +201,7 @@ def write_index(zoo: Path = ZOO) -> None:
 
 
 def regenerate(zoo: Path = ZOO) -> None:
-    """Writes all that is generated anew: cards, index and leaderboard, from what was measured."""
+    """Regenerates cards, index and leaderboard from what was measured."""
     for folder in folders(zoo):
         metadata = preset_files.read_metadata(folder / preset_files.METADATA)
         _check_published(folder, metadata)
@@ -223,8 +228,8 @@ def _entries(zoo: Path) -> dict[str, dict]:
 def _check_published(folder: Path, metadata: dict) -> None:
     if lacking := [key for key in _INDEXED if key not in metadata]:
         raise PresetError(
-            f"{folder} was saved, but not published: its metadata lack {', '.join(lacking)}. A "
-            "zoo holds published presets only; move it elsewhere."
+            f"{folder} was saved, but not published: its metadata lack {', '.join(lacking)}. A zoo "
+            "contains only published presets; move it elsewhere."
         )
 
 
@@ -267,8 +272,7 @@ def verify(folder: Path, measure: bool = False) -> str:
         card = cards.model_card(metadata, _recipe(folder))
         if (folder / CARD).read_text() != card:
             raise PresetError(
-                f"{folder / CARD} is not the card that {preset_files.METADATA} gives; publish the "
-                "preset again."
+                f"{folder / CARD} does not match {preset_files.METADATA}; publish the preset again."
             )
     machine = HelmholtzMachine.from_preset(folder)
     if machine.count_params() != metadata["num_parameters"]:
@@ -288,8 +292,8 @@ def _measure_again(folder: Path, machine: HelmholtzMachine, metadata: dict) -> s
     recipe, listed = _recipe(folder), metadata["test"]
     if metadata["dataset"] not in datasets.NAMES:
         raise UserError(
-            f"{folder} cannot be measured: its data, {metadata['dataset']}, are not among the data "
-            "sets of the library."
+            f"{folder} cannot be measured: its data set, {metadata['dataset']}, is not one of the "
+            "library's data sets."
         )
     rows, counts = datasets.count_rows(datasets.load(metadata["dataset"]).test)
     results = machine.evaluate(
@@ -301,13 +305,14 @@ def _measure_again(folder: Path, machine: HelmholtzMachine, metadata: dict) -> s
         return_dict=True,
         verbose=0,
     )
-    found = dict(results)["log_likelihood"]
-    # The noise is the same; only the rounding of another processor can turn a single unit.
-    if abs(found - listed["log_likelihood"]) > 0.1 * listed["log_likelihood_se"]:
+    log_likelihood = dict(results)["log_likelihood"]
+    # The noise is the same; only rounding on another processor can flip a single unit.
+    if abs(log_likelihood - listed["log_likelihood"]) > 0.1 * listed["log_likelihood_se"]:
         raise PresetError(
-            f"{folder} lists {listed['log_likelihood']:.3f} nats, but now it has {found:.3f}."
+            f"{folder} lists {listed['log_likelihood']:.3f} nats, but the measured value is "
+            f"{log_likelihood:.3f}."
         )
-    return f"test log-likelihood {found:.2f} nats, as listed"
+    return f"test log-likelihood {log_likelihood:.2f} nats, as listed"
 
 
 def verify_index(zoo: Path = ZOO) -> None:
@@ -319,6 +324,6 @@ def verify_index(zoo: Path = ZOO) -> None:
     entries = _entries(zoo)
     index = preset_files.read_json(zoo / pretrained.INDEX)
     if index["presets"] != json.loads(json.dumps(entries)):
-        raise PresetError(f"{zoo / pretrained.INDEX} is not the index of the presets in {zoo}.")
+        raise PresetError(f"{zoo / pretrained.INDEX} does not match the presets in {zoo}.")
     if (zoo / CARD).read_text() != cards.leaderboard(entries):
-        raise PresetError(f"{zoo / CARD} is not the leaderboard of the presets in {zoo}.")
+        raise PresetError(f"{zoo / CARD} does not match the presets in {zoo}.")

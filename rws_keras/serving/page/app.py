@@ -44,8 +44,12 @@ def make_page(served: Served) -> gr.Blocks:
                     clear = gr.Button("Clear", elem_id="clear")
                     draw = gr.Button("Draw a sample", elem_id="draw")
                 upload = gr.Image(
-                    label="Upload an image", sources=["upload"], type="pil", image_mode="L",
-                    height=140, elem_id="upload",
+                    label="Upload an image",
+                    sources=["upload"],
+                    type="pil",
+                    image_mode="L",
+                    height=140,
+                    elem_id="upload",
                 )
             with gr.Column():
                 result = gr.Markdown(elem_id="result")

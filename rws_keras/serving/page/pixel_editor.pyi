@@ -96,17 +96,16 @@ class PixelEditor(gr.HTML):
         return {"type": "object", "description": "height, width, pixels (0, 1 or ?) and tool"}
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 def picture(pixels: np.ndarray, tool: str = "draw") -> dict[str, Any]:
     """The editor's value for pixels `[height, width]`: 0, 1, or NaN where one is missing."""
     height, width = pixels.shape
     characters = np.where(np.isnan(pixels), MISSING, np.where(pixels > 0.5, ON, OFF))
     return {"height": height, "width": width, "pixels": "".join(characters.flat), "tool": tool}
-
 
 def pixels(value: dict[str, Any]) -> np.ndarray:
     """The pixels of the editor's value as a row `[height * width]`; NaN where one is missing."""

@@ -119,9 +119,12 @@ def write_receptive_fields(
     path: Path, machine: HelmholtzMachine, image_shape: Sequence[int] | None
 ) -> None:
     """Draws the strongest receptive fields of the lowest latents, if the rows are pictures."""
-    fields = None if image_shape is None else receptive_fields(machine, _MOST_FIELDS)
+    if image_shape is None:
+        return
+    fields = receptive_fields(machine, _MOST_FIELDS)
     if fields is not None:
-        tiles = tile_fields(fields, tuple(image_shape))
+        height, width = image_shape
+        tiles = tile_fields(fields, (height, width))
         write_png(path, tiles, enlarge=max(1, 600 // tiles.shape[1]))
 
 

@@ -16,7 +16,7 @@ from rws_keras.datasets import read_rows
 from rws_keras.errors import UserError
 from rws_keras.serving.page import drawings
 from rws_keras.serving.page.models import Model, Served
-from rws_keras.serving.page.pixel_editor import PixelEditor, picture, pixels
+from rws_keras.serving.page.pixel_editor import picture, pixel_editor, pixels
 
 # Rows of a table that are scored and shown.
 _MOST_ROWS = 200
@@ -36,13 +36,15 @@ def make_page(served: Served) -> gr.Blocks:
         status = gr.Markdown(elem_id="status")
         with gr.Row(visible=False) as image_part:
             with gr.Column():
-                editor = PixelEditor(elem_id="editor")
+                editor = pixel_editor(elem_id="editor")
                 with gr.Row():
-                    score = gr.Button("Score", variant="primary", elem_id="score")
-                    complete = gr.Button("Complete missing pixels", elem_id="complete")
+                    score = gr.Button("Score", variant="primary", elem_id="score", min_width=120)
+                    complete = gr.Button(
+                        "Complete missing pixels", elem_id="complete", min_width=120
+                    )
                 with gr.Row():
-                    clear = gr.Button("Clear", elem_id="clear")
-                    draw = gr.Button("Draw a sample", elem_id="draw")
+                    clear = gr.Button("Clear", elem_id="clear", min_width=120)
+                    draw = gr.Button("Draw a sample", elem_id="draw", min_width=120)
                 upload = gr.Image(
                     label="Upload an image",
                     sources=["upload"],
@@ -94,7 +96,7 @@ def _told(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]
         try:
             return await method(*arguments)
         except UserError as error:
-            raise gr.Error(str(error), title="This did not work", duration=None) from error
+            raise gr.Error(str(error), duration=10) from error
 
     return answer
 
@@ -127,7 +129,7 @@ class _Page:
     async def choose(self, name: str):
         """Shows another model."""
         model = self._model(name)
-        images = model.image_shape is not None
+        images, fields = model.image_shape is not None, model.receptive_fields
         where = f"Version {model.version}, {model.units} visible units, K = {model.num_particles}."
         return (
             where,
@@ -135,8 +137,8 @@ class _Page:
             gr.Column(visible=not images),
             picture(np.zeros(model.image_shape or (1, 1))),
             *("", "", "", "", "", "", []),
-            gr.Image(model.receptive_fields, visible=model.receptive_fields is not None),
-            "" if model.receptive_fields else "There are none for this family of layers.",
+            gr.Image(fields and str(fields), visible=fields is not None),
+            "" if fields else "There are none for this family of layers.",
             model.card or "This model has no card.",
         )
 
@@ -161,7 +163,7 @@ class _Page:
         found = await self._impute(model, row[None])
         images = [found["mean"][0], *found["completions"][0]]
         titles = ["mean", *(f"completion {number}" for number in range(1, len(images)))]
-        drawn = drawings.pictures([each.reshape(model.image_shape) for each in images], titles)
+        drawn = drawings.pictures([each.reshape(model.height_and_width) for each in images], titles)
         told = f"of the {int((~np.isnan(row)).sum())} known pixels"
         return *_score_parts(model, found, told, True), drawn
 
@@ -174,13 +176,13 @@ class _Page:
     @_told
     async def clear(self, name: str):
         """An empty picture."""
-        return picture(np.zeros(self._model(name).image_shape)), "", "", ""
+        return picture(np.zeros(self._model(name).height_and_width)), "", "", ""
 
     @_told
     async def draw(self, name: str):
         """A sample as the picture."""
         model = self._model(name)
-        return picture((await self._sample(model))["x"].reshape(model.image_shape))
+        return picture((await self._sample(model))["x"].reshape(model.height_and_width))
 
     async def _sample(self, model: Model) -> dict[str, np.ndarray]:
         seed = np.array([secrets.randbelow(2**31)], np.int64)
@@ -193,7 +195,7 @@ class _Page:
         model = self._model(name)
         if image is None:
             raise UserError("The file cannot be read as an image.")
-        height, width = model.image_shape
+        height, width = model.height_and_width
         grey = np.asarray(image.resize((width, height), Image.Resampling.BOX), np.float32) / 255
         return picture((grey > 0.5).astype(np.float32))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -14,8 +13,6 @@ from rws_keras.errors import UserError
 from rws_keras.files import read_json
 
 ABOUT = Path("assets.extra", "model.json")
-
-Predict = Callable[..., Awaitable[dict[str, np.ndarray]]]
 
 
 class Served(Protocol):
@@ -41,7 +38,6 @@ class Model:
         num_particles: K of `serving_default`.
         image_shape: `(height, width)` if its rows are pictures.
         schema: How the columns of a table become units, if it is known.
-        missing: Whether values of a row may be missing.
         usual: Log-likelihoods of validation rows with the same K, in nats; `None` without any.
         card: The model's card, Markdown.
         receptive_fields: A picture, if there is one.
@@ -67,8 +63,8 @@ class Model:
         path = directory / ABOUT
         if not path.exists():
             raise UserError(
-                f"The model {name} was not written by `rws-keras export`, so the page does not know "
-                "what its rows are. Its scores are available by REST and gRPC."
+                f"The model {name} was not written by `rws-keras export`, so the page does not "
+                "know what its rows are. Its scores are available by REST and gRPC."
             )
         about = read_json(path)
         preset, usual = about["preset"], about["calibration"]
@@ -88,11 +84,13 @@ class Model:
             receptive_fields=fields if fields.exists() else None,
         )
 
+    @property
+    def height_and_width(self) -> tuple[int, int]:
+        """Those of its pictures.
 
-def about(machine: Any) -> dict[str, Any]:
-    """What the page needs to know of a machine, as an export keeps it."""
-    calibration = machine.calibration
-    return {
-        "schema": machine.schema,
-        "calibration": None if calibration is None else calibration.get_config(),
-    }
+        Raises:
+            UserError: If its rows are no pictures.
+        """
+        if self.image_shape is None:
+            raise UserError(f"The rows of the model {self.name} are not pictures.")
+        return self.image_shape

@@ -13,12 +13,16 @@ OFF, ON, MISSING = "0", "1", "?"
 _TEMPLATE = """
 <div class="tools" role="toolbar" aria-label="Tools">
   ${[["draw", "Draw"], ["erase", "Erase"], ["hide", "Mark as missing"]].map(([tool, title]) =>
-    `<button type="button" data-tool="${tool}" aria-pressed="${value.tool === tool}">${title}</button>`
+    `<button type="button" data-tool="${tool}" aria-pressed="${value.tool === tool}">
+       ${title}</button>`
   ).join("")}
 </div>
 <div class="picture" role="img" aria-label="Picture to draw in"
-     style="grid-template-columns: repeat(${value.width}, 1fr); aspect-ratio: ${value.width} / ${value.height}">
-  ${[...value.pixels].map((pixel, index) => `<i data-index="${index}" data-pixel="${pixel}"></i>`).join("")}
+     style="grid-template-columns: repeat(${value.width}, 1fr);
+            aspect-ratio: ${value.width} / ${value.height}">
+  ${[...value.pixels].map((pixel, index) =>
+    `<i data-index="${index}" data-pixel="${pixel}"></i>`
+  ).join("")}
 </div>
 """
 
@@ -31,7 +35,8 @@ _CSS = """
   touch-action: none; cursor: crosshair; user-select: none; }
 .picture i { background: black; }
 .picture i[data-pixel="1"] { background: white; }
-.picture i[data-pixel="?"] { background: repeating-linear-gradient(45deg, #c66 0 3px, #633 3px 6px); }
+.picture i[data-pixel="?"] {
+  background: repeating-linear-gradient(45deg, #c66 0 3px, #633 3px 6px); }
 """
 
 # The listeners are those of the root, which stays while the template inside it is drawn anew.
@@ -52,7 +57,8 @@ function paint(event) {
   const all = cells();
   for (let y = row - reach; y <= row + reach; y++)
     for (let x = column - reach; x <= column + reach; x++)
-      if (y >= 0 && y < height && x >= 0 && x < width && Math.abs(y - row) + Math.abs(x - column) <= reach)
+      if (y >= 0 && y < height && x >= 0 && x < width &&
+          Math.abs(y - row) + Math.abs(x - column) <= reach)
         all[y * width + x].dataset.pixel = PIXEL[tool];
 }
 
@@ -77,22 +83,19 @@ element.addEventListener("click", event => {
 """
 
 
-class PixelEditor(gr.HTML):
-    """The component; its value is made by `picture` and read by `pixels`."""
+def pixel_editor(**options: Any) -> gr.HTML:
+    """The component; its value is made by `picture` and read by `pixels`.
 
-    def __init__(self, **options: Any):
-        super().__init__(
-            picture(np.zeros([8, 8])),
-            html_template=_TEMPLATE,
-            css_template=_CSS,
-            js_on_load=_SCRIPT,
-            apply_default_css=False,
-            **options,
-        )
-
-    def api_info(self) -> dict[str, Any]:
-        """What the value is, for Gradio's own description of its API."""
-        return {"type": "object", "description": "height, width, pixels (0, 1 or ?) and tool"}
+    It is no class of its own: Gradio writes a file beside the source of a class.
+    """
+    return gr.HTML(
+        picture(np.zeros([8, 8])),
+        html_template=_TEMPLATE,
+        css_template=_CSS,
+        js_on_load=_SCRIPT,
+        apply_default_css=False,
+        **options,
+    )
 
 
 def picture(pixels: np.ndarray, tool: str = "draw") -> dict[str, Any]:

@@ -110,6 +110,36 @@ def verify(
 
 
 @app.command()
+def calibrate(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PRESET", help="Presets; all of the zoo by default."),
+    ] = None,
+    zoo: Annotated[
+        Path | None,
+        typer.Option(
+            parser=expanded, help="Directory of the zoo. [default: ./zoo where there is one]"
+        ),
+    ] = None,
+) -> None:
+    """Calibrates published presets with the validation rows of their data.
+
+    Their scores then come with tail probabilities. The index of the zoo is rewritten.
+    """
+    if zoo is None and not _is_here():
+        raise UserError("There is no zoo/index.json here; name the zoo with --zoo.")
+    start_tensorflow()
+    from rws_keras.zoo import publish as publishing
+
+    zoo = zoo or _HERE
+    for name in names or [folder.name for folder in publishing.folders(zoo)]:
+        with writing_to(zoo):
+            publishing.calibrate(zoo / name)
+        say(f"Calibrated {name}.")
+    publishing.write_index(zoo)
+
+
+@app.command()
 def publish(
     model: Annotated[
         str,

@@ -26,6 +26,8 @@ from rws_keras.training import sources
 from rws_keras.zoo import publish as publishing
 
 ABOUT = "model.json"
+# The picture of samples that a published preset of images has, for its card.
+SAMPLES = "samples.png"
 # On the picture of receptive fields.
 _MOST_FIELDS = 64
 _NOT_BINARY = (
@@ -92,9 +94,9 @@ def export_preset(preset: Path, to: Path, name: str | None = None, **options) ->
         # A drawn row, as zeros need not be valid: of a choice exactly one unit is on.
         x = machine.sample(1, seed=0).x.numpy()
         write_warmup_requests(extra / "tf_serving_warmup_requests", name, signatures, x)
-        card = preset / publishing.CARD
-        if card.exists():
-            shutil.copyfile(card, extra / publishing.CARD)
+        for file in (preset / publishing.CARD, preset / SAMPLES):
+            if file.exists():
+                shutil.copyfile(file, extra / file.name)
         calibration = machine.calibration
         write_receptive_fields(extra / "receptive_fields.png", machine, metadata.get("image_shape"))
         write_json(

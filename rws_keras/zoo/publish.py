@@ -212,6 +212,35 @@ def regenerate(zoo: Path = ZOO) -> None:
     write_index(zoo)
 
 
+def calibrate(folder: Path) -> None:
+    """Calibrates a preset with the validation rows of its data set; see `machine.calibrate`.
+
+    Args:
+        folder: The preset's folder.
+
+    Raises:
+        UserError: If its data are not among the data sets of the library.
+    """
+    metadata = preset_files.read_metadata(folder / preset_files.METADATA)
+    data = _data_of(folder, metadata)
+    calibration = HelmholtzMachine.from_preset(folder).calibrate(data.validation)
+    with preset_files.replacing(folder) as partial:
+        shutil.copytree(folder, partial, dirs_exist_ok=True)
+        content = read_json(partial / preset_files.CONFIG)
+        content["config"]["calibration"] = calibration.get_config()
+        write_json(partial / preset_files.CONFIG, content)
+        preset_files.write_metadata(partial, metadata)
+
+
+def _data_of(folder: Path, metadata: dict) -> datasets.BinaryData:
+    if metadata["dataset"] not in datasets.NAMES:
+        raise UserError(
+            f"{folder} cannot be measured: its data, {metadata['dataset']}, are not among the data "
+            "sets of the library."
+        )
+    return datasets.load(metadata["dataset"])
+
+
 def _entries(zoo: Path) -> dict[str, dict]:
     entries = {}
     for folder in folders(zoo):
@@ -290,12 +319,7 @@ def verify(folder: Path, measure: bool = False) -> str:
 
 def _measure_again(folder: Path, machine: HelmholtzMachine, metadata: dict) -> str:
     recipe, listed = _recipe(folder), metadata["test"]
-    if metadata["dataset"] not in datasets.NAMES:
-        raise UserError(
-            f"{folder} cannot be measured: its data set, {metadata['dataset']}, is not one of the "
-            "library's data sets."
-        )
-    rows, counts = datasets.count_rows(datasets.load(metadata["dataset"]).test)
+    rows, counts = datasets.count_rows(_data_of(folder, metadata).test)
     results = machine.evaluate(
         rows,
         sample_weight=counts,

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from server_process import ServerProcess
+from survey import save_machine
 from typer.testing import CliRunner
 from wire import PRESET, SMALL
 
 from rws_keras import HelmholtzMachine
 from rws_keras.callbacks import write_png
 from rws_keras.cli.program import app
-from rws_keras.datasets import Column, Schema
 from rws_keras.errors import UserError
 from rws_keras.models.scorer import Scorer
 from rws_keras.serving.client import Client, ClientError
@@ -21,19 +21,10 @@ from rws_keras.serving.export import export
 pytestmark = pytest.mark.processes
 
 
-SCHEMA = Schema([Column("smokes", ("no", "yes")), Column("drink", ("beer", "milk", "tea"))])
-
-
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory):
     """The file of a calibrated machine that keeps a schema."""
-    machine = HelmholtzMachine.from_sizes(
-        4, [3], choices=SCHEMA.groups, schema=SCHEMA.get_config(), seed=0
-    )
-    machine.calibrate(machine.sample(50, seed=1).x, SMALL["num_particles"])
-    path = tmp_path_factory.mktemp("machine") / "survey.keras"
-    machine.save(path)
-    return path
+    return save_machine(tmp_path_factory.mktemp("machine") / "survey.keras")
 
 
 @pytest.fixture(scope="module")

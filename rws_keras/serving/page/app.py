@@ -39,12 +39,10 @@ def make_page(served: Served) -> gr.Blocks:
                 editor = pixel_editor(elem_id="editor")
                 with gr.Row():
                     score = gr.Button("Score", variant="primary", elem_id="score", min_width=120)
-                    complete = gr.Button(
-                        "Complete missing pixels", elem_id="complete", min_width=120
-                    )
+                    complete = gr.Button("Complete", elem_id="complete", min_width=120)
                 with gr.Row():
                     clear = gr.Button("Clear", elem_id="clear", min_width=120)
-                    draw = gr.Button("Draw a sample", elem_id="draw", min_width=120)
+                    draw = gr.Button("Sample", elem_id="draw", min_width=120)
                 upload = gr.Image(
                     label="Upload an image",
                     sources=["upload"],
@@ -137,7 +135,7 @@ class _Page:
             gr.Column(visible=not images),
             picture(np.zeros(model.image_shape or (1, 1))),
             *("", "", "", "", "", "", []),
-            gr.Image(fields and str(fields), visible=fields is not None),
+            gr.Image(None if fields is None else str(fields), visible=fields is not None),
             "" if fields else "There are none for this family of layers.",
             model.card or "This model has no card.",
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import re
 from pathlib import Path
 from typing import Protocol
 
@@ -80,7 +82,7 @@ class Model:
             usual=np.array(usual["log_likelihoods"])
             if usual and usual["num_particles"] == particles
             else None,
-            card=card.read_text() if card.exists() else "",
+            card=_with_pictures(card) if card.exists() else "",
             receptive_fields=fields if fields.exists() else None,
         )
 
@@ -94,3 +96,15 @@ class Model:
         if self.image_shape is None:
             raise UserError(f"The rows of the model {self.name} are not pictures.")
         return self.image_shape
+
+
+def _with_pictures(card: Path) -> str:
+    """The card with its pictures in it, as the page has no files beside it."""
+
+    def embedded(match: re.Match) -> str:
+        picture = card.parent / match[1]
+        if not picture.exists():
+            return ""
+        return f"![](data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()})"
+
+    return re.sub(r"!\[\]\(([\w.-]+\.png)\)", embedded, card.read_text())

@@ -1,0 +1,164 @@
+"""The page in a browser: pictures to draw, score and complete; tables; errors; a phone."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from server_process import ServerProcess
+from survey import TABLE, save_machine
+from wire import PRESET, SMALL
+
+from rws_keras.serving.client import Client
+from rws_keras.serving.export import export
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed.")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed."),
+]
+# As root it has no sandbox; the rest keeps it from calling home.
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+SECONDS = 60_000  # in milliseconds: how long to wait for what must appear
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("page")
+    export(PRESET, directory / "models", "digits", **SMALL)
+    export(save_machine(directory / "survey.keras"), directory / "models", **SMALL)
+    server = ServerProcess("--models", directory / "models", "--page", log=directory / "log")
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(server, browser):
+    """Opens the page in a window of a size, with a model chosen."""
+    contexts = []
+
+    def open_page(model="digits", **options):
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(SECONDS)
+        page.requested = []
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.goto(f"{server.url}/page/")
+        page.wait_for_selector("#editor .picture i")
+        if model != "digits":
+            page.click("#model input")
+            page.get_by_role("option", name=model).click()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def stroke(page, *points):
+    """Draws a line through points of the picture, from (0, 0) to (1, 1)."""
+    box = page.locator("#editor .picture").bounding_box()
+    for number, (x, y) in enumerate(points):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=8)
+        if number == 0:
+            page.mouse.down()
+    page.mouse.up()
+
+
+def drawn(page):
+    """The picture as the page shows it, a row of 0, 1 and NaN."""
+    cells = page.locator("#editor .picture i").evaluate_all(
+        "cells => cells.map(cell => cell.dataset.pixel)"
+    )
+    return np.array([np.nan if cell == "?" else float(cell) for cell in cells])
+
+
+def nats(page):
+    page.wait_for_selector("#result h2")
+    return float(re.fullmatch(r"(-[\d.]+) nats", page.inner_text("#result h2"))[1])
+
+
+def test_draw_score_and_complete(server, opened):
+    page, client = opened(), Client(server.url, "digits")
+    stroke(page, (0.5, 0.1), (0.5, 0.9))
+    x = drawn(page)
+    assert set(np.flatnonzero(x)) >= {12, 20, 28, 36, 44, 52}
+    page.click("#score")
+    expected = client.score(x[None])["log_likelihood"][0]
+    assert nats(page) == pytest.approx(expected, abs=0.006)
+    page.click("#editor button[data-tool=erase]")
+    stroke(page, (0.5, 0.9), (0.5, 0.7))
+    assert drawn(page).sum() < x.sum()
+    page.click("#editor button[data-tool=hide]")
+    stroke(page, (0.1, 0.3), (0.9, 0.3))
+    x = drawn(page)
+    known = ~np.isnan(x)
+    assert 6 <= (~known).sum() <= 10
+    page.click("#complete")
+    page.wait_for_selector("#completions img")
+    found = client.predict("impute", x=np.where(known, x, 0.0)[None], mask=known[None])
+    assert nats(page) == pytest.approx(found["log_likelihood"][0], abs=0.006)
+    assert page.locator("#completions img").count() == 1 + SMALL["num_completions"]
+    # Everything comes from the server itself: the page works without a network.
+    assert all(url.startswith((server.url, "data:", "blob:")) for url in page.requested)
+
+
+def test_what_cannot_be_done_is_explained(opened):
+    page = opened()
+    page.click("#complete")
+    page.get_by_text("No pixel is missing").wait_for()
+
+
+def test_samples_one_by_one_and_the_card(opened):
+    page = opened()
+    for number in (1, 2):
+        page.click("#more")
+        page.wait_for_function(f"document.querySelectorAll('#samples img').length == {number}")
+    page.get_by_role("tab", name="Card").click()
+    page.locator("#card").get_by_text("Two layers on scikit-learn's 8x8 digits").wait_for()
+    assert page.locator("#card img").evaluate("image => image.naturalWidth") > 0
+    page.get_by_role("tab", name="Receptive fields").click()
+    page.wait_for_function("document.querySelector('#fields img').naturalWidth > 0")
+
+
+def test_a_table_with_gaps(server, opened, tmp_path):
+    file = tmp_path / "answers.csv"
+    file.write_text(TABLE)
+    page = opened("survey")
+    page.set_input_files("#file input[type=file]", file)
+    page.get_by_text("answers.csv").wait_for()
+    page.click("#score-table")
+    page.wait_for_selector("#table table")
+    cells = page.locator("#table tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
+    )
+    assert [row[0] for row in cells] == ["1", "2", "3"]
+    assert cells[0][2:] == ["yes", "tea"]
+    assert page.locator("#table td.imputed").count() == 2
+    x = np.float32([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]])
+    mask = np.float32([[1, 1, 1, 1], [0, 1, 1, 1], [1, 0, 0, 0]])
+    client = Client(server.url, "survey")
+    found = client.predict("impute", x=x * mask, mask=mask)
+    scores = [client.score(x[:1])["log_likelihood"][0], *found["log_likelihood"][1:]]
+    np.testing.assert_allclose([float(row[1]) for row in cells], scores, atol=0.006)
+    p = found["mean"][1, 0]  # of "smokes"
+    assert cells[1][2] == f"{'yes' if p > 0.5 else 'no'} {max(p, 1 - p):.0%}"
+    file.write_text("smokes,drink\nyes,gin\n")
+    page.set_input_files("#file input[type=file]", [])
+
+
+def test_it_fits_a_phone(opened):
+    page = opened(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    box = page.locator("#editor .picture").bounding_box()
+    page.touchscreen.tap(box["x"] + 5, box["y"] + 5)
+    page.wait_for_function("document.querySelector('#editor .picture i').dataset.pixel == '1'")

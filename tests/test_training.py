@@ -312,7 +312,7 @@ def test_early_stopping_keeps_its_count_over_a_resumption(tiny, tmp_path, monkey
 
 @pytest.mark.slow
 def test_starting_over_an_existing_run_is_refused(finished, tiny):
-    with pytest.raises(ValueError, match=r"holds a run already.*--resume.*--run-dir"):
+    with pytest.raises(ValueError, match=r"contains a run already.*--resume.*--run-dir"):
         invoke("fit", tiny, "--run-dir", finished)
     with pytest.raises(ValueError, match="another recipe, number of epochs or seed"):
         invoke("fit", tiny, "--run-dir", finished, "--resume", "--epochs", 9)

@@ -140,9 +140,10 @@ def model_card(metadata: dict, recipe: dict | None) -> str:
         "## Limits",
         "",
         "It models rows like those it was trained on: zeros and ones, the same variables in the "
-        "same order, grey levels binarised the same way. A low score means that a row is unlike the "
-        "training data, not what it is instead; simple rows, such as blank images, can score higher "
-        "than normal ones. Scores of different models can be compared only on the same data.",
+        "same order, grey levels binarised the same way. A low score means that a row is unlike "
+        "the training data, not what it is instead; simple rows, such as blank images, can score "
+        "higher than normal ones. Scores of different models can be compared only on the same "
+        "data.",
         "",
     ]
     return "\n".join(lines)

@@ -35,17 +35,19 @@ class ServerProcess:
         self.url = f"http://127.0.0.1:{self.rest_port}"
         self.grpc_url = f"grpc://127.0.0.1:{self.grpc_port}"
         ports = ["--rest-port", self.rest_port, "--grpc-port", self.grpc_port]
-        command = [sys.executable, "-m", "rws_keras", "serve", *ports, *options]
+        # Models are copied just before: those are served soon, unless the test says otherwise.
+        poll = [] if "--poll-seconds" in options else ["--poll-seconds", 0.2]
+        command = [sys.executable, "-m", "rws_keras", "serve", *ports, *poll, *options]
         self._log = log
         with log.open("a") as file:
             self.process = subprocess.Popen(
                 list(map(str, command)), cwd=ROOT, stdout=file, stderr=file, env=os.environ.copy()
             )
-        channel = grpc.insecure_channel(
+        self.channel = grpc.insecure_channel(
             f"127.0.0.1:{self.grpc_port}", [("grpc.use_local_subchannel_pool", 1)]
         )
-        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        self.models = model_service_pb2_grpc.ModelServiceStub(channel)
+        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
+        self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         for _ in range(600):
             if self.process.poll() is not None:
                 break

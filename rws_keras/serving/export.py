@@ -23,10 +23,6 @@ from rws_keras.training import sources
 from rws_keras.zoo import publish as publishing
 
 ABOUT = "model.json"
-_NOT_BINARY = (
-    "is not binary: expected every value (of `impute`: every observed one, and the mask) to be 0 "
-    "or 1. Binarise grey levels first."
-)
 
 
 def export(
@@ -95,7 +91,6 @@ def export_preset(preset: Path, to: Path, name: str | None = None, **options) ->
                 "num_particles": scorer.tiers,
                 "num_completions": scorer.num_completions,
                 "seed": scorer.seed,
-                "nan_means": _NOT_BINARY,
                 "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "tensorflow": packages.version("tensorflow"),
             },

@@ -18,7 +18,7 @@ from google.protobuf import (
 from tensorflow_serving.config import model_server_config_pb2
 
 import rws_keras
-from rws_keras.serving.repository import parse_config
+from rws_keras.serving.model_config import parse_config
 
 CONFIG = Path(__file__).parents[2] / "serving"
 # Of tensorflow_model_server, as its documentation has them.

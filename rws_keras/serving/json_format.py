@@ -22,23 +22,24 @@ _STRING = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")')
 _BOOLEAN = re.compile(rb"true|false")
 
 
-def parse(body: bytes, most_items: int) -> dict:
+def parse(body: bytes, most_rows: int, most_values: int) -> dict:
     """Reads a JSON object.
+
+    Nothing else runs while Python's objects for it are made, so there must not be millions that no
+    request needs: they take seconds.
 
     Args:
         body: The text, in UTF-8.
-        most_items: How many lists, objects and strings there may be. Python's objects for millions
-            of them would take seconds to make, during which nothing else runs.
+        most_rows: How many rows a request may have.
+        most_values: How many numbers.
 
     Raises:
         ServingError: If it is something else.
     """
+    most_items = 16 * most_rows + 1024
     items = body.count(b"[") + body.count(b"{") + body.count(b'"')
-    if items > most_items:
-        raise invalid(
-            f"The JSON has {items:,} lists, objects and strings, more than any request of the "
-            f"rows that are allowed needs ({most_items:,})."
-        )
+    if items > most_items or body.count(b",") > most_values + most_items:
+        raise invalid("The JSON has more values than any request of the allowed number of rows.")
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:

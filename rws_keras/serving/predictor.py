@@ -79,6 +79,14 @@ class Predictor:
         number, servable = self.repository.servable(target.model, target.version, target.label)
         return number, servable.signature(target.signature or DEFAULT_SIGNATURE)
 
+    def most_values(self, target: Target) -> int:
+        """How many numbers a request for a model can have."""
+        try:
+            _, servable = self.repository.servable(target.model, target.version, target.label)
+        except ServingError:
+            return 0
+        return self.limits.rows * servable.row_values
+
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:
         """Counts a request among those that are worked on.

@@ -151,8 +151,9 @@ class RestApi:
 
     async def _post(self, request: _Request, method: str, target: Target, body: bytes) -> bytes:
         predictor, size = self.predictor, len(body)
-        most_items = 16 * self._limits.rows + 1024
-        content = await predictor.convert(size, json_format.parse, body, most_items)
+        content = await predictor.convert(
+            size, json_format.parse, body, self._limits.rows, predictor.most_values(target)
+        )
         name = json_format.signature_name(content)
         target = Target(target.model, target.version, target.label, name)
         if method != "predict":

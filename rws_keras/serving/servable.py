@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -66,6 +67,7 @@ class Servable:
 
     Attributes:
         signature_defs: All signatures as the SavedModel defines them.
+        row_values: How many numbers the inputs of a row have, in the widest signature.
     """
 
     def __init__(self, path: Path):
@@ -76,6 +78,10 @@ class Servable:
             for name, definition in self.signature_defs.items()
             if definition.method_name == PREDICT
         }
+        self.row_values = max(
+            sum(abs(math.prod(shape[1:])) for _, shape in signature.inputs.values())
+            for signature in self._signatures.values()
+        )
         self._warm_up(path)
 
     def signature(self, name: str) -> Signature:

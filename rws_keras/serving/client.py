@@ -189,12 +189,11 @@ class Client:
 
 
 def _check_rows(outputs: dict[str, np.ndarray], first_row: int) -> None:
-    """Refuses NaN, by which a model says that it does not take a row."""
-    bad: set[int] = set()
-    for output in outputs.values():
-        bad.update(np.flatnonzero(np.isnan(output).reshape(len(output), -1).any(axis=1)).tolist())
-    if bad:
-        rows = [str(first_row + row) for row in sorted(bad)]
+    """Refuses rows whose outputs are all NaN, by which a model says that it does not take them."""
+    missing = [np.isnan(out).all(axis=tuple(range(1, out.ndim))) for out in outputs.values()]
+    bad = np.flatnonzero(np.all(missing, axis=0))
+    if len(bad):
+        rows = [str(first_row + row) for row in bad]
         more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
         raise ClientError(
             f"The model does not take {len(rows)} of the rows: {', '.join(rows[:10])}{more} "

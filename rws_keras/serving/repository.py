@@ -103,7 +103,7 @@ class Repository:
                 self._no_fault("")
             except Exception as error:
                 self._log_once("", "Looking for versions failed: %s", reason(error))
-            if not self.loaded:
+            if not self.loaded and not self._stop.is_set():
                 self.loaded = True
                 loaded()
             self._stop.wait(poll_seconds)

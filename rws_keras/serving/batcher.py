@@ -129,21 +129,26 @@ class Batcher:
 
 def _results(batch: list[tuple[Job, slice]]) -> list[Arrays | Exception]:
     """The outputs of each job in the batch, or why there are none."""
+    parts = [{name: array[rows] for name, array in job.inputs.items()} for job, rows in batch]
     try:
-        outputs = batch[0][0].signature(
-            _joined([{k: v[rows] for k, v in job.inputs.items()} for job, rows in batch])
-        )
+        outputs = batch[0][0].signature(_joined(parts))
+        return [outputs] if len(batch) == 1 else _split(outputs, [rows for _, rows in batch])
     except Exception as error:
         if len(batch) == 1:
             return [error]
         # The fault may be in one request alone.
         return [_results([each])[0] for each in batch]
-    ends = np.cumsum([rows.stop - rows.start for _, rows in batch])
-    split = {name: np.split(array, ends[:-1]) for name, array in outputs.items()}
-    return [dict(zip(split, part, strict=True)) for part in zip(*split.values(), strict=True)]
 
 
 def _joined(parts: list[Arrays]) -> Arrays:
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _split(outputs: Arrays, rows: list[slice]) -> list[Arrays | Exception]:
+    ends = np.cumsum([each.stop - each.start for each in rows])
+    if any(array.shape[:1] != (ends[-1],) for array in outputs.values()):
+        raise ValueError("Not every output has a row for each row of the inputs.")
+    parts = zip(*(np.split(array, ends[:-1]) for array in outputs.values()), strict=True)
+    return [dict(zip(outputs, part, strict=True)) for part in parts]

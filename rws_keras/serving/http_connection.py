@@ -20,11 +20,11 @@ class HttpConnection(HttpToolsProtocol):
 
     Args:
         idle_seconds: It is closed when a request's headers are not complete after this time.
-        refused: Called when headers are too large.
+        refused: Called with the code of a request that is no HTTP, or whose headers are too large.
         **options: Of uvicorn.
     """
 
-    def __init__(self, *, idle_seconds: float, refused: Callable[[], None], **options):
+    def __init__(self, *, idle_seconds: float, refused: Callable[[str], None], **options):
         super().__init__(**options)
         self._idle_seconds = idle_seconds
         self._refused = refused
@@ -50,9 +50,13 @@ class HttpConnection(HttpToolsProtocol):
             if self._unparsed >= HEADER_BYTES:
                 if self.cycle is None or self.cycle.response_complete:
                     self.transport.write(_ANSWER)
-                self._refused()
+                self._refused("OUT_OF_RANGE")
                 self.transport.close()
                 return
+
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response(msg)
+        self._refused("INVALID_ARGUMENT")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -98,8 +98,8 @@ def serve(
             await _Server(settings(predictor), grpc_server).serve([listener])
 
     def settings(predictor: Predictor) -> uvicorn.Config:
-        def refused() -> None:
-            predictor.metrics.answered("rest", "none", "OUT_OF_RANGE", 0.0)
+        def refused(code: str) -> None:
+            predictor.metrics.answered("rest", "none", code, 0.0)
 
         return uvicorn.Config(
             RestApi(predictor, api_key),

@@ -1,5 +1,6 @@
 """Hostile and unlucky clients, on loopback: the others are answered meanwhile."""
 
+import asyncio
 import concurrent.futures
 import contextlib
 import http.client
@@ -15,7 +16,12 @@ import pytest
 from server_process import ServerProcess
 from wire import PREDICT, ROW, request_for
 
+from rws_keras.serving.batcher import Batcher
 from rws_keras.serving.export import export
+from rws_keras.serving.metrics import Metrics
+from rws_keras.serving.predictor import Limits, Predictor
+from rws_keras.serving.repository import Repository
+from rws_keras.serving.rest import RestApi
 
 pytestmark = pytest.mark.processes
 
@@ -85,6 +91,39 @@ def test_slow_bodies_do_not_keep_others_out(server):
     assert all(text.startswith(b"HTTP/1.1 408 ") for text in found)
 
 
+def test_what_large_bodies_take_together_is_bounded():
+    limits = Limits(body_bytes=2**17, seconds=0.5)
+    scope = {"type": "http", "method": "POST", "path": PREDICT, "headers": []}
+
+    async def ask(app, size):
+        sent, parts = [], [{"type": "http.request", "body": b" " * size, "more_body": True}]
+
+        async def receive():
+            return parts.pop() if parts else await asyncio.sleep(60)
+
+        async def send(message):
+            sent.append(message)
+
+        await app(dict(scope), receive, send)
+        return sent[0]["status"]
+
+    async def run():
+        metrics = Metrics()
+        batcher = Batcher(64, 1, metrics)
+        predictor = Predictor(Repository(lambda: None), batcher, limits, metrics)
+        app = RestApi(predictor)
+        large = [asyncio.create_task(ask(app, 2**17)) for _ in range(16)]
+        await asyncio.sleep(0.1)
+        # No more than 16 of the largest; what is small arrives beside them.
+        found = await asyncio.gather(ask(app, 2**17), ask(app, 2**16 + 1), ask(app, 2**16))
+        found += await asyncio.gather(*large)
+        found.append(await ask(app, 2**17))
+        predictor.close()
+        return found
+
+    assert asyncio.run(run()) == [429, 429, 408] + 16 * [408] + [408]
+
+
 @pytest.mark.parametrize(
     ("before", "part"),
     [
@@ -112,6 +151,10 @@ def test_headers_beyond_64_kib_are_answered(server):
         text = answer(connection)
     assert text.startswith(b"HTTP/1.1 431 ")
     assert b'{"error": ' in text
+    with connect(server, b"no HTTP\r\n\r\n") as connection:
+        assert answer(connection).startswith(b"HTTP/1.1 400 ")
+    for code in ("OUT_OF_RANGE", "INVALID_ARGUMENT"):
+        assert metric(server, f'rws_keras_requests_total{{code="{code}",model="none"') >= 1
     chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n"
     with connect(server, chunked) as connection, contextlib.suppress(ConnectionError):
         for _ in range(100):

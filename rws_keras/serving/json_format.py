@@ -170,14 +170,16 @@ def _piece(values: Any, dtype: tf.DType, booleans: bool) -> np.ndarray:
 def _lossless(array: np.ndarray, wanted: np.dtype) -> bool:
     """Whether TF Serving takes such values for a dtype."""
     kind = array.dtype.kind
-    if wanted.kind == "f" and kind == "f":
+    if kind == "f" and wanted.kind == "f":
         return bool(np.abs(array[np.isfinite(array)]).max(initial=0) <= np.finfo(wanted).max)
-    if wanted.kind in "iu" or kind not in "iu":
-        most = np.iinfo(wanted).max if wanted.kind in "iu" else 0
-        least = np.iinfo(wanted).min if wanted.kind in "iu" else 0
-        return kind in "iu" and least <= int(array.min()) and int(array.max()) <= most
-    most = 2 ** (np.finfo(wanted).nmant + 1) - 1  # from here on not every integer has a float
-    return -most <= int(array.min()) and int(array.max()) <= most
+    if kind not in "iu" or wanted.kind not in "iuf":
+        return kind == wanted.kind == "b"
+    if wanted.kind == "f":
+        most = 2 ** (np.finfo(wanted).nmant + 1) - 1  # beyond, not every integer has a float
+        least = -most
+    else:
+        least, most = np.iinfo(wanted).min, np.iinfo(wanted).max
+    return least <= int(array.min()) and int(array.max()) <= most
 
 
 def dump(outputs: dict[str, np.ndarray], by_row: bool) -> bytes:

@@ -98,7 +98,7 @@ class GrpcApi:
             try:
                 if self._api_key:
                     check_key(dict(context.invocation_metadata()), self._api_key)
-                request = await self.predictor.convert(len(data), message.FromString, data)
+                request = message.FromString(data)
                 if hasattr(request, "model_spec"):
                     if not request.HasField("model_spec"):
                         raise invalid("Missing ModelSpec.")
@@ -106,8 +106,7 @@ class GrpcApi:
                     if not model:
                         raise invalid("ModelSpec has no name specified.")
                 with self.predictor.admitted():
-                    response = await method(request)
-                return await self.predictor.convert(response.ByteSize(), response.SerializeToString)
+                    return (await method(request)).SerializeToString()
             except DecodeError as error:
                 code, text = Code.INVALID_ARGUMENT, f"Not a {message.__name__}: {error}."
             except ServingError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -27,32 +28,49 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def respect_permissions() -> None:
+    """Has even root be refused what permissions refuse, from the next program on."""
+    if os.geteuid() == 0:
+        drop, override, read_search = 24, 1, 2  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, …_READ_SEARCH
+        for capability in (override, read_search):
+            ctypes.CDLL(None).prctl(drop, capability, 0, 0, 0)
+
+
 class ServerProcess:
     """Starts `rws-keras serve` with options, and waits until it is ready."""
 
-    def __init__(self, *options, log: Path):
+    def __init__(self, *options, log: Path, environment: dict | None = None):
         self.rest_port, self.grpc_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.rest_port}"
         self.grpc_url = f"grpc://127.0.0.1:{self.grpc_port}"
         ports = ["--rest-port", self.rest_port, "--grpc-port", self.grpc_port]
-        command = [sys.executable, "-m", "rws_keras", "serve", *ports, *options]
+        # Models are copied just before: those are served soon, unless the test says otherwise.
+        poll = [] if "--poll-seconds" in options else ["--poll-seconds", 0.2]
+        command = [sys.executable, "-m", "rws_keras", "serve", *ports, *poll, *options]
         self._log = log
         with log.open("a") as file:
             self.process = subprocess.Popen(
-                list(map(str, command)), cwd=ROOT, stdout=file, stderr=file, env=os.environ.copy()
+                list(map(str, command)),
+                cwd=ROOT,
+                stdout=file,
+                stderr=file,
+                env={**os.environ, **(environment or {})},
+                preexec_fn=respect_permissions,
             )
-        channel = grpc.insecure_channel(
+        self.channel = grpc.insecure_channel(
             f"127.0.0.1:{self.grpc_port}", [("grpc.use_local_subchannel_pool", 1)]
         )
-        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        self.models = model_service_pb2_grpc.ModelServiceStub(channel)
-        for _ in range(600):
+        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
+        self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+        self.readiness = []  # what /readyz answered, until it was 200
+        for _ in range(1200):
             if self.process.poll() is not None:
                 break
             with contextlib.suppress(OSError):
-                if self.get("/readyz")[0] == 200:
+                self.readiness.append(self.get("/readyz")[0])
+                if self.readiness[-1] == 200:
                     return
-            time.sleep(0.1)
+            time.sleep(0.05)
         self.kill()
         raise RuntimeError(f"The server does not get ready:\n{self.log}")
 

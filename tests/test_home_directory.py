@@ -18,7 +18,8 @@ from rws_keras.errors import UserError
 from rws_keras.files import expanded
 from rws_keras.models import pretrained
 from rws_keras.serving.export import export
-from rws_keras.serving.repository import Repository, parse_config
+from rws_keras.serving.model_config import parse_config
+from rws_keras.serving.repository import Repository
 from rws_keras.serving.score_file import ScoreFile
 from rws_keras.training import fitting, recipe, sources
 from rws_keras.training.run import Run, find
@@ -76,7 +77,8 @@ def test_models_below_the_home_directory(home):
     (home / "preset").symlink_to(ZOO / NAME)
     version = export("~/preset", "~/models", num_particles=2, fast=2, accurate=2)
     assert version == home / "models" / NAME / "1"
-    text = f'model_config_list {{ config {{ name: "m" base_path: "~/models/{NAME}" }} }}'
+    model = f'name: "m" base_path: "~/models/{NAME}" model_platform: "tensorflow"'
+    text = f"model_config_list {{ config {{ {model} }} }}"
     repository = Repository(lambda: parse_config(text), lambda path: None)
     repository.update()
     assert repository.serving() == {"m": [1]}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +19,7 @@ from rws_keras.errors import UserError
 from rws_keras.files import expanded
 
 if TYPE_CHECKING:
-    from tensorflow_serving.config import model_server_config_pb2
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 app = typer.Typer()
 
@@ -83,9 +85,18 @@ def serve(
     max_body_mb: Annotated[float, typer.Option(help="Largest request, in MiB.")] = 16.0,
     max_rows: Annotated[int, typer.Option(min=1, help="Maximum rows in a request.")] = 4096,
     max_concurrency: Annotated[int, typer.Option(min=1, help="Maximum concurrent requests.")] = 128,
+    rest_timeout: Annotated[
+        float, typer.Option(help="Seconds for a REST request to arrive, and then to be answered.")
+    ] = 30.0,
+    idle_timeout: Annotated[
+        float, typer.Option(help="Seconds after which a connection without a request is closed.")
+    ] = 60.0,
     poll_seconds: Annotated[
         float, typer.Option(help="Seconds between checks for new versions.")
     ] = 2.0,
+    config_reload: Annotated[
+        bool, typer.Option("--config-reload", help="Let gRPC clients change the models served.")
+    ] = False,
     api_key: ApiKey = None,
 ) -> None:
     """Serves models by REST and gRPC.
@@ -98,12 +109,26 @@ def serve(
         raise UserError(f"There is no directory {models}; `rws-keras export` writes models.")
     if model_config_file is not None and not model_config_file.is_file():
         raise UserError(f"There is no file {model_config_file}.")
-    start_tensorflow()
-    from rws_keras.serving import repository, server
+    for option, number in {
+        "max-body-mb": max_body_mb,
+        "rest-timeout": rest_timeout,
+        "idle-timeout": idle_timeout,
+        "poll-seconds": poll_seconds,
+    }.items():
+        if not 0 < number < float("inf"):
+            raise UserError(f"--{option} must be a positive number, got {number}.")
+    # An empty variable counts as none with Typer: a key that a deployment fails to fill in.
+    if api_key == "" or (api_key is None and "RWS_KERAS_API_KEY" in os.environ):
+        raise UserError(
+            "The API key is empty. Give one in RWS_KERAS_API_KEY, or unset that variable to serve "
+            "without a key."
+        )
+    start_tensorflow(with_keras=False)
+    from rws_keras.serving import model_config, server
     from rws_keras.serving.predictor import Limits
 
     if models is not None:
-        config = functools.partial(repository.directory_config, models)
+        config = functools.partial(model_config.directory_config, models)
     elif model_config_file is not None:
         config = functools.partial(_read_config, model_config_file)
     config()
@@ -125,21 +150,23 @@ def serve(
         # From now on, versions are reported when they come and go.
         logging.getLogger("rws_keras.serving").setLevel(logging.INFO)
 
+    gc.freeze()  # what is imported by now stays: collections need not look at it again
     server.serve(
         config,
         host,
         rest_port,
         grpc_port,
-        Limits(int(max_body_mb * 2**20), max_rows, max_concurrency),
+        Limits(int(max_body_mb * 2**20), max_rows, max_concurrency, rest_timeout, idle_timeout),
         max_batch_size,
         batch_threads,
         poll_seconds,
         api_key,
+        config_reload,
         started,
     )
 
 
-def _read_config(path: Path) -> model_server_config_pb2.ModelServerConfig:
-    from rws_keras.serving import repository
+def _read_config(path: Path) -> ModelServerConfig:
+    from rws_keras.serving import model_config
 
-    return repository.parse_config(path.read_text())
+    return model_config.parse_config(path.read_text())

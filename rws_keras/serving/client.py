@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -37,6 +38,8 @@ class Client:
         version: Its version; the newest that serves by default.
         api_key: If the server wants one.
         timeout: Seconds to wait for an answer.
+        allow_nan: Whether rows that the model does not take, whose outputs are NaN, are returned as
+            they are instead of raising an error that names them.
 
     Example:
     ```python
@@ -53,6 +56,7 @@ class Client:
         version: int | None = None,
         api_key: str | None = None,
         timeout: float = 120.0,
+        allow_nan: bool = False,
     ):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https", "grpc") or not parts.netloc:
@@ -60,6 +64,7 @@ class Client:
         self.model = model
         self.version = version
         self._timeout = timeout
+        self._allow_nan = allow_nan
         self._key = {"x-api-key": api_key} if api_key else {}
         self._output_names: dict[str, list[str]] = {}
         if parts.scheme == "grpc":
@@ -93,12 +98,18 @@ class Client:
             An array for each output, batch first.
 
         Raises:
-            ClientError: If the server refuses, cannot be reached, or stays too busy.
+            ClientError: If the server refuses, cannot be reached, or stays too busy, or there are
+                rows that the model does not take.
         """
+        return self._predict(signature, inputs, first_row=0)
+
+    def _predict(self, signature, inputs, first_row):
         arrays = {name: _for_the_wire(value, name) for name, value in inputs.items()}
         for pause in (*_PAUSES, None):
             answer = self._ask(signature, arrays, last=pause is None)
             if answer is not None:
+                if not self._allow_nan:
+                    _check_rows(answer, first_row)
                 return answer
             if pause is not None:
                 time.sleep(pause)
@@ -147,14 +158,15 @@ class Client:
         if x.ndim != 2 or not len(x):
             raise ClientError(f"Expected rows of data, [N, D], got the shape {list(x.shape)}.")
         for start in range(0, len(x), batch_size):
-            yield self.predict(signature, x=x[start : start + batch_size])
+            yield self._predict(signature, {"x": x[start : start + batch_size]}, start)
 
     def _ask_rest(self, signature, arrays, last):
         body = {
             "signature_name": signature,
             "inputs": {name: array.tolist() for name, array in arrays.items()},
         }
-        status, answer = self._send("POST", ":predict", json=body)
+        # Not by `json=`, which refuses NaN: a missing value.
+        status, answer = self._send("POST", ":predict", data=json.dumps(body))
         if status in (429, 503) and not last:
             return None
         outputs = _or_refuse(status, answer)["outputs"]
@@ -213,6 +225,20 @@ class Client:
             raise ClientError(
                 f"The server refused the request ({code}): {error.details()}"
             ) from error
+
+
+def _check_rows(outputs: dict[str, np.ndarray], first_row: int) -> None:
+    """Refuses rows whose outputs are all NaN, by which a model says that it does not take them."""
+    missing = [np.isnan(out).all(axis=tuple(range(1, out.ndim))) for out in outputs.values()]
+    bad = np.flatnonzero(np.all(missing, axis=0))
+    if len(bad):
+        rows = [str(first_row + row) for row in bad]
+        more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
+        raise ClientError(
+            f"The model does not take {len(rows)} of the rows: {', '.join(rows[:10])}{more} "
+            "(counted from 0). Expected values that it models, of binary data 0 or 1: binarise "
+            "grey levels first. `allow_nan=True` returns NaN for such rows."
+        )
 
 
 def _cause(error: requests.RequestException) -> str:

@@ -1,4 +1,4 @@
-"""Errors as clients see them: one code for gRPC, one for HTTP, and what to do about it."""
+"""Errors as clients see them: a gRPC status code, an HTTP status, and what to do about it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import grpc
 
 from rws_keras.errors import UserError
 
+Code = grpc.StatusCode
 _HTTP = {
-    grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.UNAUTHENTICATED: 401,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 408,
-    grpc.StatusCode.OUT_OF_RANGE: 413,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.UNAVAILABLE: 503,
+    Code.CANCELLED: 499,
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.NOT_FOUND: 404,
+    Code.OUT_OF_RANGE: 413,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
 }
 
 
@@ -23,34 +27,26 @@ class ServingError(UserError):
     Args:
         code: gRPC status code; `OUT_OF_RANGE` is a request that is too large.
         message: What was wrong, what was expected and what to do.
+        http_status: By default the one that TF Serving sends for the code.
     """
 
-    def __init__(self, code: grpc.StatusCode, message: str):
+    def __init__(self, code: grpc.StatusCode, message: str, http_status: int | None = None):
         super().__init__(message)
         self.code = code
         self.message = message
-
-    @property
-    def http_status(self) -> int:
-        """The HTTP status that goes with the code."""
-        return _HTTP[self.code]
+        self.http_status = http_status or _HTTP.get(code, 500)
 
 
 def invalid(message: str) -> ServingError:
     """A request that is wrong in itself."""
-    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
+    return ServingError(Code.INVALID_ARGUMENT, message)
 
 
 def not_found(message: str) -> ServingError:
-    """A model, version or label that is not served."""
-    return ServingError(grpc.StatusCode.NOT_FOUND, message)
+    """A model or version that is not served."""
+    return ServingError(Code.NOT_FOUND, message)
 
 
 def too_large(message: str) -> ServingError:
     """A request beyond a limit of size."""
-    return ServingError(grpc.StatusCode.OUT_OF_RANGE, message)
-
-
-def too_many(message: str) -> ServingError:
-    """One request more than can be worked on at a time."""
-    return ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+    return ServingError(Code.OUT_OF_RANGE, message)

@@ -30,10 +30,6 @@ ABOUT = "model.json"
 SAMPLES = "samples.png"
 # On the picture of receptive fields.
 _MOST_FIELDS = 64
-_NOT_BINARY = (
-    "is not binary: expected every value (of `impute`: every observed one, and the mask) to be 0 "
-    "or 1. Binarise grey levels first."
-)
 
 
 def export(
@@ -109,7 +105,6 @@ def export_preset(preset: Path, to: Path, name: str | None = None, **options) ->
                 "seed": scorer.seed,
                 "schema": machine.schema,
                 "calibration": None if calibration is None else calibration.get_config(),
-                "nan_means": _NOT_BINARY,
                 "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "tensorflow": packages.version("tensorflow"),
             },

@@ -10,33 +10,25 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
 class Metrics:
     """Counters of a server, in a registry of their own."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "rws_keras_requests",
-            "Requests answered, by protocol, model and status code.",
-            ["protocol", "model", "code"],
-            registry=self.registry,
-        )
-        self.rows = Counter(
-            "rws_keras_rows", "Rows computed, by model.", ["model"], registry=self.registry
-        )
-        self.seconds = Histogram(
-            "rws_keras_request_seconds",
-            "Time to answer a request, by protocol and model.",
-            ["protocol", "model"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.refused = Counter(
-            "rws_keras_requests_refused",
-            "Requests refused because all places were taken.",
-            registry=self.registry,
-        )
-        self.in_flight = Gauge(
-            "rws_keras_requests_in_flight", "Requests being worked on.", registry=self.registry
-        )
+
+        def make(kind, name, text, labels=(), **options):
+            return kind(f"rws_keras_{name}", text, labels, registry=self.registry, **options)
+
+        by = ["protocol", "model"]  # `none` where no model of the server is meant
+        self.requests = make(Counter, "requests", "Requests answered.", [*by, "code"])
+        self.seconds = make(Histogram, "request_seconds", "Time to answer.", by, buckets=_SECONDS)
+        self.rows = make(Counter, "rows", "Rows of the requests.", ["model"])
+        self.batches = make(Counter, "batches", "Batches computed, of rows of all requests.")
+        self.refused = make(Counter, "requests_refused", "Requests over the concurrency limit.")
+        self.in_flight = make(Gauge, "requests_in_flight", "Requests being worked on.")
+
+    def answered(self, protocol: str, model: str, code: str, seconds: float) -> None:
+        """Counts an answer, be it an error."""
+        self.requests.labels(protocol, model, code).inc()
+        self.seconds.labels(protocol, model).observe(seconds)
 
     def text(self) -> bytes:
-        """All metrics in Prometheus's text form."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
-import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
 
-import grpc
 import numpy as np
-from tensorflow.core.protobuf import meta_graph_pb2
 
-from rws_keras.serving.errors import ServingError, invalid, too_large, too_many
+from rws_keras.serving.batcher import Batcher
+from rws_keras.serving.errors import Code, ServingError, invalid, too_large
 from rws_keras.serving.metrics import Metrics
 from rws_keras.serving.repository import Repository
-from rws_keras.serving.servable import DEFAULT_SIGNATURE
+from rws_keras.serving.servable import DEFAULT_SIGNATURE, Signature
+
+# Up to this size a request or an answer is converted on the event loop, in about a millisecond.
+SMALL_BYTES = 2**16
+_CONVERSIONS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a server takes on at most.
+    """What a server accepts at most.
 
     Attributes:
         body_bytes: The size of a request.
         rows: The rows of a request.
         concurrency: Requests at a time; one more is refused at once, not queued.
+        seconds: Time for a REST request to arrive, and then to be answered. gRPC clients set
+            their own deadlines.
+        idle_seconds: An HTTP connection without a request is closed after this time.
     """
 
     body_bytes: int = 16 * 2**20
     rows: int = 4096
     concurrency: int = 128
+    seconds: float = 30.0
+    idle_seconds: float = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,123 +49,133 @@ class Target:
     model: str
     version: int | None = None
     label: str | None = None
-    signature: str = DEFAULT_SIGNATURE
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """The outputs, and the version they come from."""
-
-    outputs: dict[str, np.ndarray]
-    version: int
+    signature: str = ""
 
 
 class Predictor:
-    """Checks requests, runs them and counts them.
+    """Checks requests and runs them.
 
     Args:
         repository: The models.
+        batcher: Computes.
         limits: The limits.
         metrics: The metrics.
     """
 
-    def __init__(self, repository: Repository, limits: Limits, metrics: Metrics):
+    def __init__(self, repository: Repository, batcher: Batcher, limits: Limits, metrics: Metrics):
         self.repository = repository
         self.limits = limits
         self.metrics = metrics
-        self._places = threading.Semaphore(limits.concurrency)
+        self._batcher = batcher
+        self._in_flight = 0
+        self._conversions = ThreadPoolExecutor(_CONVERSIONS, thread_name_prefix="convert")
+
+    def signature(self, target: Target) -> tuple[int, Signature]:
+        """The number of the version that a request means, and its signature.
+
+        Raises:
+            ServingError: If it is not served.
+        """
+        number, servable = self.repository.servable(target.model, target.version, target.label)
+        return number, servable.signature(target.signature or DEFAULT_SIGNATURE)
+
+    def most_values(self, target: Target) -> int:
+        """How many numbers a request for a model can have."""
+        try:
+            _, servable = self.repository.servable(target.model, target.version, target.label)
+        except ServingError:
+            return 0
+        return self.limits.rows * servable.row_values
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """A place among the requests that are worked on.
+    def admitted(self) -> Iterator[None]:
+        """Counts a request among those that are worked on.
 
         Raises:
-            ServingError: If all are taken.
+            ServingError: If there are too many.
         """
-        if not self._places.acquire(blocking=False):
+        if self._in_flight >= self.limits.concurrency:
             self.metrics.refused.inc()
-            raise too_many(
-                f"{self.limits.concurrency} requests are being worked on; try again later."
+            raise ServingError(
+                Code.RESOURCE_EXHAUSTED,
+                f"{self._in_flight} requests are being worked on; try again later.",
             )
+        self._in_flight += 1
+        self.metrics.in_flight.set(self._in_flight)
         try:
-            with self.metrics.in_flight.track_inprogress():
-                yield
+            yield
         finally:
-            self._places.release()
+            self._in_flight -= 1
+            self.metrics.in_flight.set(self._in_flight)
 
-    def predict(
-        self,
-        target: Target,
-        read: Callable[[meta_graph_pb2.SignatureDef], dict[str, np.ndarray]],
-        protocol: str,
-    ) -> Answer:
-        """Answers a request.
+    async def convert(self, size: int, function: Callable[..., Any], *arguments) -> Any:
+        """Calls a function that converts so many bytes: large ones in a thread, a few at a time."""
+        if size <= SMALL_BYTES:
+            return function(*arguments)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._conversions, function, *arguments)
 
-        Args:
-            target: What it is for.
-            read: Gives the inputs as arrays, when told the signature, their names and shapes
-                checked (`check_names`, `check_shape`).
-            protocol: `"rest"` or `"grpc"`, for the metrics.
+    def run(
+        self, model: str, signature: Signature, inputs: dict[str, np.ndarray]
+    ) -> asyncio.Future[dict[str, np.ndarray]]:
+        """Runs a signature on inputs whose names and shapes were checked.
 
         Raises:
-            ServingError: If the request is wrong, or nothing that it asks for is served.
+            ServingError: If they have different numbers of rows.
         """
-        start, code = time.perf_counter(), "OK"
-        try:
-            with self.repository.use(target.model, target.version, target.label) as (
-                number,
-                servable,
-            ):
-                definition = servable.signature_def(target.signature)
-                inputs = read(definition)
-                rows = {name: len(array) for name, array in inputs.items()}
-                if len(set(rows.values())) > 1:
-                    raise invalid(f"The inputs have different numbers of rows: {rows}.")
-                outputs = servable.predict(target.signature, inputs)
-            self.metrics.rows.labels(target.model).inc(next(iter(rows.values())))
-            return Answer(outputs, number)
-        except ServingError as error:
-            code = error.code.name
-            raise
-        except Exception:
-            code = grpc.StatusCode.INTERNAL.name
-            raise
-        finally:
-            # A name that is not served is the client's invention: no label of its own.
-            known = target.model if target.model in self.repository.names() else "unknown"
-            self.metrics.requests.labels(protocol, known, code).inc()
-            self.metrics.seconds.labels(protocol, known).observe(time.perf_counter() - start)
+        rows = {name: len(array) for name, array in inputs.items()}
+        if len(set(rows.values())) > 1:
+            raise invalid(f"The inputs have different numbers of rows: {rows}.")
+        self.metrics.rows.labels(model).inc(next(iter(rows.values())))
+        return self._batcher.compute(signature, inputs)
 
+    def refuse_method(self, target: Target, method: str) -> NoReturn:
+        """Answers `classify` and `regress`: the models of this server are for `predict`.
 
-def check_names(definition: meta_graph_pb2.SignatureDef, given) -> None:
-    """Compares the names of the inputs with the signature's.
-
-    Raises:
-        ServingError: If one is missing or unknown.
-    """
-    if set(given) != set(definition.inputs):
-        expected, found = (
-            ", ".join(sorted(names)) or "none" for names in (definition.inputs, given)
+        Raises:
+            ServingError: Always; `NOT_FOUND` if the model is unknown.
+        """
+        _, servable = self.repository.servable(target.model, target.version, target.label)
+        name = target.signature or DEFAULT_SIGNATURE
+        if name not in servable.signature_defs:
+            raise invalid(f"No signature was found with the name: {name}.")
+        was = servable.signature_defs[name].method_name
+        raise invalid(
+            f"Expected a signature with the method_name tensorflow/serving/{method}, but that of "
+            f"'{name}' is {was}: use predict."
         )
-        raise invalid(f"Expected the inputs: {expected}; got: {found}.")
 
+    def check_names(self, signature: Signature, given) -> None:
+        """Compares the names of the inputs with the signature's.
 
-def check_shape(name: str, info: meta_graph_pb2.TensorInfo, shape, most_rows: int) -> None:
-    """Compares an input's shape with the signature's.
+        Raises:
+            ServingError: If one is missing or unknown.
+        """
+        if set(given) != set(signature.inputs):
+            expected, found = (
+                ", ".join(sorted(names)) or "none" for names in (signature.inputs, given)
+            )
+            raise invalid(f"Expected the inputs: {expected}; got: {found}.")
 
-    Raises:
-        ServingError: If it is another one, or has no row, or too many.
-    """
-    expected = [dim.size for dim in info.tensor_shape.dim]
-    if len(shape) != len(expected) or any(
-        want not in (-1, got) for want, got in zip(expected, shape, strict=True)
-    ):
-        wanted = ", ".join(["N", *map(str, expected[1:])])
-        raise invalid(f"The input `{name}` must have the shape [{wanted}], got {list(shape)}.")
-    if shape[0] < 1:
-        raise invalid(f"The input `{name}` has no rows; at least one is needed.")
-    if shape[0] > most_rows:
-        raise too_large(
-            f"The input `{name}` has {shape[0]:,} rows, at most {most_rows:,} are allowed in a "
-            "request; send several."
-        )
+    def check_shape(self, signature: Signature, name: str, shape) -> None:
+        """Compares an input's shape with the signature's.
+
+        Raises:
+            ServingError: If it is another one, or has too many rows.
+        """
+        _, expected = signature.inputs[name]
+        if len(shape) != len(expected) or any(
+            want not in (-1, got) for want, got in zip(expected, shape, strict=True)
+        ):
+            wanted = ", ".join(["N", *map(str, expected[1:])])
+            raise invalid(f"The input `{name}` must have the shape [{wanted}], got {list(shape)}.")
+        if shape[0] > self.limits.rows:
+            raise too_large(
+                f"The input `{name}` has {shape[0]:,} rows, at most {self.limits.rows:,} are "
+                "allowed in a request; send several."
+            )
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._batcher.close()
+        self._conversions.shutdown(wait=False, cancel_futures=True)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import gc
 import logging
-import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from google.protobuf import text_format
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
-from tensorflow_serving.config import model_server_config_pb2
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
-from rws_keras.files import expanded
-from rws_keras.serving.errors import invalid, not_found
+from rws_keras.errors import UserError, reason
+from rws_keras.serving import model_files
+from rws_keras.serving.errors import Code, ServingError, invalid, not_found
 from rws_keras.serving.servable import Servable
 
 _log = logging.getLogger(__name__)
 
 State = ModelVersionStatus.State
-_INTERNAL = 13  # the canonical code for "the server's own fault"
 
 
 @dataclasses.dataclass
@@ -29,93 +29,113 @@ class Version:
     """One version of a model, and what became of it."""
 
     number: int
-    state: int = State.LOADING
+    found: model_files.Fingerprint | None = None
+    since: float = 0.0
+    state: int = State.START
     error: str = ""
-    error_stamp: float = 0.0
     servable: Servable | None = None
-    in_flight: int = 0
+
+    @property
+    def serves(self) -> bool:
+        """Whether it can be asked."""
+        return self.state == State.AVAILABLE
 
     def status(self) -> ModelVersionStatus:
         """The version's status as TF Serving's API gives it."""
         status = ModelVersionStatus(version=self.number, state=self.state)
-        status.status.error_code = _INTERNAL if self.error else 0
+        status.status.error_code = Code.INTERNAL.value[0] if self.error else 0
         status.status.error_message = self.error
         return status
 
 
 class Repository:
-    """The models under a directory, or of a `models.config`, kept up to date.
+    """The models of a configuration, kept up to date by a thread.
 
-    A new version is loaded and warmed up beside the one that serves, takes its place, and the
-    old one is let go when its last request is answered: nothing is dropped. A version that
-    cannot be loaded leaves the old one where it is, and a model whose directory is empty,
-    unfinished, damaged or unreadable leaves the other models as they are.
+    A new version is loaded and warmed up beside the one that serves, and takes its place. Requests
+    that have the old one keep it until they are answered. What cannot be loaded, or not even be
+    looked at, leaves everything else as it is.
 
     Args:
-        config: Says what to serve, anew at each look at the disk.
+        config: Says what to serve, at each look at the disk.
         load: Makes a `Servable` of a directory.
+        settle_seconds: A version is loaded when nothing in its directory has changed for this long:
+            before, it may still be being copied.
     """
 
     def __init__(
         self,
-        config: Callable[[], model_server_config_pb2.ModelServerConfig],
+        config: Callable[[], ModelServerConfig],
         load: Callable[[Path], Servable] = Servable,
+        settle_seconds: float = 0.0,
     ):
         self.config = config
+        self.loaded = False
         self._load = load
+        self._settle_seconds = settle_seconds
         self._models: dict[str, dict[int, Version]] = {}
         self._labels: dict[str, dict[str, int]] = {}
-        self._condition = threading.Condition()
-        self._unreadable: set[str] = set()
+        self._lock = threading.Lock()
         self._one_update = threading.Lock()
+        self._faults: dict[str, str] = {}
         self._stop = threading.Event()
-        self._poller: threading.Thread | None = None
 
-    def start(self, poll_seconds: float) -> None:
-        """Loads what there is, then looks for changes every so many seconds."""
-        self.update()
-        self._poller = threading.Thread(target=self._poll, args=(poll_seconds,), daemon=True)
-        self._poller.start()
+    def start(self, poll_seconds: float, loaded: Callable[[], Any]) -> None:
+        """Begins to load what there is, and to look for changes.
+
+        Args:
+            poll_seconds: Time between looks.
+            loaded: Called by the thread once what was there at first is loaded.
+        """
+        threading.Thread(
+            target=self._poll, args=(poll_seconds, loaded), name="models", daemon=True
+        ).start()
 
     def stop(self) -> None:
-        """Ends the looking for changes."""
+        """Ends the looks at the disk. It does not wait for a version that is being loaded."""
         self._stop.set()
-        if self._poller:
-            self._poller.join()
 
-    def _poll(self, seconds):
-        while not self._stop.wait(seconds):
+    def _poll(self, poll_seconds, loaded):
+        while not self._stop.is_set():
             try:
-                self.update()
-            except Exception:
-                _log.exception("Looking for new versions failed; trying again.")
+                if self.update() and not self.loaded:
+                    self._stop.wait(self._settle_seconds)
+                    self.update()
+                self._no_fault("")
+            except Exception as error:
+                self._log_once("", "Looking for versions failed: %s", reason(error))
+            if not self.loaded and not self._stop.is_set():
+                self.loaded = True
+                loaded()
+            self._stop.wait(poll_seconds)
+
+    def _log_once(self, key: str, message: str, *arguments) -> None:
+        text = message % arguments
+        if self._faults.get(key) != text:
+            self._faults[key] = text
+            _log.warning(message, *arguments)
+
+    def _no_fault(self, key: str) -> None:
+        self._faults.pop(key, None)
 
     def ready(self) -> bool:
         """Whether requests can be answered: at least one version of one model serves.
 
-        It is not asked of every model. Another server would find the same directory, so that one
-        model which cannot be loaded, or is not written yet, would take all others out of service
-        everywhere. `statuses` says what became of each.
+        Not every model has to. Another server would find the same directory, and one model that
+        cannot be loaded would take all others out of service everywhere.
         """
-        with self._condition:
-            return any(
-                version.state == State.AVAILABLE
-                for versions in self._models.values()
-                for version in versions.values()
-            )
-
-    def names(self) -> list[str]:
-        """The models."""
-        with self._condition:
-            return sorted(self._models)
+        return self.loaded and any(self.serving().values())
 
     def serving(self) -> dict[str, list[int]]:
         """The models, and the versions of each that are loaded."""
-        with self._condition:
+        with self._lock:
             return {
-                name: sorted(v.number for v in versions.values() if v.state == State.AVAILABLE)
+                name: sorted(v.number for v in versions.values() if v.serves)
                 for name, versions in sorted(self._models.items())
             }
+
+    def has(self, name: str) -> bool:
+        """Whether there is a model of this name."""
+        return name in self._models
 
     def statuses(self, name: str, number: int | None, label: str | None) -> list:
         """Statuses of a model's versions, the newest first.
@@ -123,203 +143,151 @@ class Repository:
         Raises:
             ServingError: If there is no such model or version.
         """
-        with self._condition:
+        with self._lock:
+            number = self._labelled(name, number, label)
             versions = self._versions(name)
-            if label is not None:
-                number = self._labelled(name, label)
             chosen = [v for v in versions.values() if number in (None, v.number)]
             if not chosen:
-                raise not_found(_no_version(name, number, versions))
+                raise self._missing(name, number, versions)
             return [v.status() for v in sorted(chosen, key=lambda v: -v.number)]
 
-    @contextlib.contextmanager
-    def use(
+    def servable(
         self, name: str, number: int | None = None, label: str | None = None
-    ) -> Iterator[tuple[int, Servable]]:
-        """A version that stays loaded for the length of the `with` block.
-
-        Args:
-            name: The model.
-            number: The version; the newest that serves by default.
-            label: Instead of the number.
+    ) -> tuple[int, Servable]:
+        """A version that is loaded, and its number: by default the newest.
 
         Raises:
             ServingError: If it is not served.
         """
-        with self._condition:
-            versions = self._versions(name)
-            if label is not None:
-                number = self._labelled(name, label)
-            serving = {v.number: v for v in versions.values() if v.state == State.AVAILABLE}
-            version = serving.get(max(serving, default=0) if number is None else number)
-            if version is None:
-                raise not_found(_no_version(name, number, serving))
-            version.in_flight += 1
-        try:
-            yield version.number, version.servable
-        finally:
-            with self._condition:
-                version.in_flight -= 1
-                self._condition.notify_all()
+        with self._lock:
+            number = self._labelled(name, number, label)
+            serving = {n: v.servable for n, v in self._versions(name).items() if v.serves}
+            if number is None and serving:
+                number = max(serving)
+            if number not in serving:
+                raise self._missing(name, number, serving)
+            return number, serving[number]
+
+    def _labelled(self, name, number, label):
+        if label is None:
+            return number
+        labels = self._labels.get(name, {})
+        if label not in labels:
+            known = ", ".join(sorted(labels)) or "none"
+            raise invalid(
+                f"Unrecognized servable version label '{label}' of '{name}'; it has: {known}."
+            )
+        return labels[label]
 
     def _versions(self, name):
         if name not in self._models:
             served = ", ".join(sorted(self._models)) or "none"
-            raise not_found(f"Unknown model '{name}'; served are: {served}.")
+            raise self._missing_error(
+                f"Servable not found: unknown model '{name}'; served: {served}."
+            )
         return self._models[name]
 
-    def _labelled(self, name, label):
-        labels = self._labels.get(name, {})
-        if label not in labels:
-            known = ", ".join(sorted(labels)) or "none"
-            raise not_found(f"Model '{name}' has no version label '{label}'; it has: {known}.")
-        return labels[label]
+    def _missing(self, name, number, versions):
+        if number is None:
+            return self._missing_error(
+                f"Servable not found: model '{name}' has no version that serves."
+            )
+        known = ", ".join(map(str, sorted(versions))) or "none"
+        return self._missing_error(
+            f"Servable not found: model '{name}' has no version {number}; it has: {known}."
+        )
 
-    def update(self) -> None:
-        """Loads what is new, lets go what is no longer wanted."""
+    def _missing_error(self, message):
+        if self.loaded:
+            return not_found(message)
+        return ServingError(Code.UNAVAILABLE, f"{message} Models are being loaded; try again.")
+
+    def reload(self, config: ModelServerConfig, wait_seconds: float = 30.0) -> None:
+        """Serves the models of another configuration from now on.
+
+        Raises:
+            ServingError: If it is refused, or a model of it serves no version in time.
+        """
+        self.config = lambda: config
+        end = time.monotonic() + wait_seconds
+        names = {model.name for model in config.model_config_list.config}
+        while self.update() and time.monotonic() < end and not self._stop.is_set():
+            self._stop.wait(max(self._settle_seconds, 0.1))
+        if missing := sorted(name for name in names if not self.serving()[name]):
+            raise ServingError(
+                Code.UNKNOWN, f"Some models did not become available: {', '.join(missing)}."
+            )
+
+    def update(self) -> bool:
+        """Loads what is new, unloads what is no longer wanted.
+
+        Returns:
+            Whether there are versions that may still be incomplete.
+        """
         with self._one_update:
-            wanted = {}
-            for model in self.config().model_config_list.config:
-                wanted[model.name] = self._look(model)
-                with self._condition:
+            models = list(self.config().model_config_list.config)
+            with self._lock:
+                self._labels = {model.name: dict(model.version_labels) for model in models}
+                for model in models:
                     self._models.setdefault(model.name, {})
-                    self._labels[model.name] = dict(model.version_labels)
-            for name, paths in wanted.items():
-                for number, path in (paths or {}).items():
-                    self._load_version(name, number, path)
-            for name in list(self._models):
-                paths = wanted.get(name, {})
-                if paths is not None:
-                    self._retire(name, paths)
-            with self._condition:
-                for name in set(self._models) - set(wanted):
+            unsettled = [self._update_model(model) for model in models]
+            for name in set(self._models) - {model.name for model in models}:
+                self._unload(name, {})
+                with self._lock:
                     del self._models[name]
-                    self._labels.pop(name, None)
+            return any(unsettled)
 
-    def _look(self, model) -> dict[int, Path] | None:
-        """The versions that are wanted of a model, or `None` where they cannot be looked up."""
+    def _update_model(self, model: ModelConfig) -> bool:
         try:
-            found = _wanted_versions(model)
+            wanted = model_files.wanted_versions(model)
         except OSError as error:
-            if model.name not in self._unreadable:
-                _log.warning("Model %s stays as it is: %s.", model.name, error)
-                self._unreadable.add(model.name)
-            return None
-        self._unreadable.discard(model.name)
-        return found
+            self._log_once(model.name, "Model %s stays as it is: %s", model.name, error)
+            return False
+        self._no_fault(model.name)
+        unsettled = [self._look_at(model.name, *each) for each in sorted(wanted.items())]
+        serving = self._models[model.name]
+        # A version that cannot serve does not replace one that does.
+        if not wanted or any(number in wanted and v.serves for number, v in serving.items()):
+            self._unload(model.name, wanted)
+        return any(unsettled)
 
-    def _load_version(self, name, number, path):
-        with self._condition:
-            known = self._models[name].get(number)
-            if known and known.state == State.AVAILABLE:
-                return
-            # One that failed is tried again only if something of it has changed on the disk.
-            stamp = _stamp(path)
-            if known and known.error_stamp == stamp:
-                return
-            version = self._models[name][number] = Version(number)
+    def _look_at(self, name: str, number: int, path: Path) -> bool:
+        """Loads a version if it is complete and new. Returns whether it may be incomplete."""
+        version = self._models[name].get(number) or Version(number)
+        if version.serves:
+            return False
+        with self._lock:
+            self._models[name][number] = version
         try:
+            found = model_files.fingerprint(path)
+            if version.found != found:
+                version.found, version.since, version.error = found, time.monotonic(), ""
+                version.state = State.START
+            if version.error:
+                return False  # tried in vain, and nothing has changed since
+            unchanged = max(time.time() - found.changed, time.monotonic() - version.since)
+            if unchanged < self._settle_seconds:
+                return True
+            version.state = State.LOADING
             servable = self._load(path)
         except Exception as error:
-            _log.exception("Version %d of %s cannot be loaded from %s.", number, name, path)
-            with self._condition:
-                version.state = State.END
-                version.error = str(error).splitlines()[0] if str(error) else repr(error)
-                version.error_stamp = stamp
-            return
-        with self._condition:
-            version.servable = servable
-            version.state = State.AVAILABLE
+            version.state, version.error = State.END, reason(error)
+            self._log_once(f"{name}/{number}", "Version %d of %s: %s", number, name, version.error)
+            if not isinstance(error, OSError | UserError):
+                _log.debug("From %s:", path, exc_info=True)
+            return False
+        self._no_fault(f"{name}/{number}")
+        with self._lock:
+            version.servable, version.state = servable, State.AVAILABLE
         _log.info("Serving version %d of %s.", number, name)
-
-    def _retire(self, name, wanted):
-        """Lets versions go that are not wanted, unless that would leave none that serves."""
-        with self._condition:
-            versions = self._models[name]
-            serving = [v for v in versions.values() if v.state == State.AVAILABLE]
-            if wanted and not any(v.number in wanted for v in serving):
-                return
-            old = [v for v in versions.values() if v.number not in wanted]
-            for version in old:
-                if version.state == State.AVAILABLE:
-                    version.state = State.UNLOADING
-            for version in old:
-                while version.in_flight:
-                    self._condition.wait()
-                if version.servable:
-                    version.servable.close()
-                version.servable = None
-                version.state = State.END
-                del versions[version.number]
-                _log.info("Let version %d of %s go.", version.number, name)
-
-
-def _no_version(name: str, number: int | None, versions) -> str:
-    if number is None:
-        return f"Model '{name}' has no version that serves."
-    known = ", ".join(map(str, sorted(versions))) or "none"
-    return f"Model '{name}' has no version {number}; it has: {known}."
-
-
-def _stamp(path: Path) -> float:
-    """When anything in a directory changed: one that was incomplete may be whole by now."""
-    stamps = [0.0]
-    for folder, _, names in os.walk(path):
-        for name in (".", *names):
-            with contextlib.suppress(OSError):  # it may be gone again
-                stamps.append(os.stat(os.path.join(folder, name)).st_mtime)
-    return max(stamps)
-
-
-def _wanted_versions(model: model_server_config_pb2.ModelConfig) -> dict[int, Path]:
-    """Versions on the disk that the model's policy asks for."""
-    try:
-        paths = list(expanded(model.base_path).iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        paths = []
-    there = {
-        int(path.name): path
-        for path in paths
-        if path.name.isdecimal() and os.path.exists(path / "saved_model.pb")
-    }
-    policy = model.model_version_policy
-    kind = policy.WhichOneof("policy_choice")
-    if kind == "all":
-        return there
-    if kind == "specific":
-        return {number: there[number] for number in policy.specific.versions if number in there}
-    count = policy.latest.num_versions or 1
-    return {number: there[number] for number in sorted(there)[-count:]}
-
-
-def directory_config(models: Path) -> model_server_config_pb2.ModelServerConfig:
-    """The configuration of all models under a directory, each with its latest version."""
-    config = model_server_config_pb2.ModelServerConfig()
-    # A directory that is gone is an error, not an order to let all models go.
-    for path in sorted(models.iterdir()):
-        if path.is_dir() and _holds_versions(path):
-            config.model_config_list.config.add(
-                name=path.name, base_path=str(path), model_platform="tensorflow"
-            )
-    return config
-
-
-def _holds_versions(path: Path) -> bool:
-    try:
-        return any(child.name.isdecimal() for child in path.iterdir())
-    except FileNotFoundError:  # gone meanwhile
         return False
-    except PermissionError:  # it may have served until now
-        return True
 
-
-def parse_config(text: str) -> model_server_config_pb2.ModelServerConfig:
-    """Reads a `models.config`.
-
-    Raises:
-        ServingError: If it is not the text form of a `ModelServerConfig`.
-    """
-    try:
-        return text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-    except text_format.ParseError as error:
-        raise invalid(f"The model configuration cannot be read: {error}.") from error
+    def _unload(self, name: str, wanted: dict[int, Path]) -> None:
+        old = [number for number in self._models[name] if number not in wanted]
+        with self._lock:
+            for number in old:
+                del self._models[name][number]
+        for number in old:
+            _log.info("Unloaded version %d of %s.", number, name)
+        if old:
+            gc.collect()  # TensorFlow's functions refer to themselves

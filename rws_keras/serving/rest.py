@@ -1,36 +1,37 @@
-"""TF Serving's REST API, by FastAPI."""
+"""TF Serving's REST API, as an ASGI application."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
 
-import grpc
-import numpy as np
-import tensorflow as tf
-from anyio import CapacityLimiter, to_thread
-from fastapi import Depends, FastAPI, Request, Response
-from google.protobuf import json_format
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from tensorflow.core.protobuf import meta_graph_pb2
+from google.protobuf import json_format as proto_json
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
+from rws_keras.serving import json_format
 from rws_keras.serving.api_key import check_key
-from rws_keras.serving.errors import ServingError, invalid, too_large
-from rws_keras.serving.predictor import Predictor, Target, check_names, check_shape
-from rws_keras.serving.servable import DEFAULT_SIGNATURE
+from rws_keras.serving.errors import Code, ServingError, invalid, not_found, too_large
+from rws_keras.serving.predictor import SMALL_BYTES, Predictor, Target
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
-# A request whose body takes longer loses its place to others.
-BODY_SECONDS = 30.0
 _OPEN = ("/healthz", "/readyz")
-_MODEL = "/v1/models/{model}"
-_WHICH = ("", "/versions/{version}", "/labels/{label}")
+_MODEL = r"(?i:/v1/models/)(?P<model>[^/:]+)"
+_VERSION = r"(?:(?i:/versions/)(?P<version>\d+)|(?i:/labels/)(?P<label>[^/:]+))?"
+_METHOD = re.compile(_MODEL + _VERSION + r":(?P<method>(?i:classify|regress|predict))")
+_STATUS = re.compile(_MODEL + _VERSION + r"(?P<metadata>/(?i:metadata))?")
+# Requests that are not answered within this time are dropped when their client is gone.
+_SOON = 0.2
+# Bodies of more than `SMALL_BYTES` that are held at a time, in units of the largest one.
+_LARGE_BODIES = 16
 
 
-def make_app(predictor: Predictor, api_key: str | None = None) -> FastAPI:
+class RestApi:
     """The application.
 
     Args:
@@ -38,207 +39,199 @@ def make_app(predictor: Predictor, api_key: str | None = None) -> FastAPI:
         api_key: If given, requests must carry it, as `Authorization: Bearer KEY` or `X-API-Key`.
     """
 
-    async def guard(request: Request) -> None:
-        if api_key and request.url.path not in _OPEN:
-            check_key(request.headers, api_key)
+    def __init__(self, predictor: Predictor, api_key: str | None = None):
+        self.predictor = predictor
+        self._api_key = api_key
+        self._limits = predictor.limits
+        self._held_bytes = 0
 
-    # No pages about the API: it is TF Serving's, which has its own.
-    app = FastAPI(openapi_url=None, dependencies=[Depends(guard)])
-    # As many threads as there may be requests: what is let in must not wait for a thread.
-    threads = CapacityLimiter(predictor.limits.concurrency)
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        start, code, kind = time.perf_counter(), "OK", b"application/json"
+        path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        request = _Request(scope["method"], path, scope["headers"], receive)
+        try:
+            status, body = 200, await self._answer(request)
+            if path == METRICS_PATH:
+                kind = b"text/plain; version=0.0.4"
+        except ServingError as error:
+            code, status = error.code.name, error.http_status
+            body = json.dumps({"error": error.message}).encode()
+        except Exception:
+            logging.getLogger(__name__).exception("%s %s failed.", request.method, path)
+            code, status = "INTERNAL", 500
+            body = json.dumps({"error": f"The server failed at {path}; see its log."}).encode()
+        finally:
+            self._held_bytes -= request.held_bytes
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        model = request.model if self.predictor.repository.has(request.model) else "none"
+        self.predictor.metrics.answered("rest", model, code, time.perf_counter() - start)
 
-    @app.exception_handler(ServingError)
-    async def serving_error(_: Request, error: ServingError) -> Response:
-        return _json({"error": error.message}, error.http_status)
+    async def _answer(self, request: _Request) -> bytes:
+        path, get = request.path, request.method == "GET"
+        if self._api_key and path not in _OPEN:
+            check_key(request.headers, self._api_key)
+        if path == "/healthz" and get:
+            return b'{"status":"ok"}'
+        if path == "/readyz" and get:
+            if not self.predictor.repository.ready():
+                raise ServingError(Code.UNAVAILABLE, "No model is loaded.")
+            return b'{"status":"ok"}'
+        if path == METRICS_PATH and get:
+            return self.predictor.metrics.text()
+        if not path.lower().startswith("/v1/"):
+            raise not_found(f"There is nothing at {request.method} {path}.")
+        if request.method == "POST" and (match := _METHOD.fullmatch(path)):
+            target = request.target(match)
+            body = await self._read(request)
+            with self.predictor.admitted():
+                try:
+                    async with asyncio.timeout(self._limits.seconds):
+                        return await self._post(request, match["method"].lower(), target, body)
+                except TimeoutError as error:
+                    message = f"The request took more than {self._limits.seconds:g} seconds."
+                    raise ServingError(Code.DEADLINE_EXCEEDED, message) from error
+        if get and (match := _STATUS.fullmatch(path)):
+            target = request.target(match)
+            return self._metadata(target) if match["metadata"] else self._status(target)
+        if get and path.lower() == "/v1/models":
+            raise invalid("Missing model name in request.")
+        raise invalid(f"Malformed request: {request.method} {path}")
 
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
-        message = f"{error.detail}: {request.method} {request.url.path}"
-        return _json({"error": message}, error.status_code, error.headers)
+    async def _read(self, request: _Request) -> bytes:
+        """The body: more than is allowed is not even read."""
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > self._limits.body_bytes:
+            raise self._too_large()
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                while True:
+                    message = await request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise _client_gone()
+                    size += len(message["body"])
+                    self._hold(request, size)
+                    parts.append(message["body"])
+                    if not message.get("more_body"):
+                        break
+        except TimeoutError as error:
+            raise ServingError(
+                Code.DEADLINE_EXCEEDED,
+                f"The request did not arrive within {self._limits.seconds:g} seconds.",
+                http_status=408,
+            ) from error
+        body = b"".join(parts)
+        if "gzip" in request.headers.get("content-encoding", ""):
+            body = await self.predictor.convert(2**30, self._unzipped, body)
+            self._hold(request, len(body))
+        return body
 
-    @app.exception_handler(Exception)
-    async def failure(request: Request, _: Exception) -> Response:
-        return _json({"error": f"The server failed at {request.url.path}; see its log."}, 500)
+    def _hold(self, request: _Request, size: int) -> None:
+        if size > self._limits.body_bytes:
+            raise self._too_large()
+        if size > max(SMALL_BYTES, request.held_bytes):
+            self._held_bytes += size - request.held_bytes
+            request.held_bytes = size
+            if self._held_bytes > _LARGE_BODIES * self._limits.body_bytes:
+                message = "Too many large requests are arriving; try again later."
+                raise ServingError(Code.RESOURCE_EXHAUSTED, message)
 
-    @app.get("/healthz")
-    async def healthz() -> Response:
-        return _json({"status": "ok"})
+    def _unzipped(self, body: bytes) -> bytes:
+        reader = zlib.decompressobj(wbits=31)
+        try:
+            text = reader.decompress(body, self._limits.body_bytes + 1)
+        except zlib.error as error:
+            raise invalid(f"The body cannot be read as gzip: {error}.") from error
+        if len(text) > self._limits.body_bytes:
+            raise self._too_large()
+        return text
 
-    # Whether the server takes requests; what a model lacks, its own status tells.
-    @app.get("/readyz")
-    async def readyz() -> Response:
-        ready = predictor.repository.ready()
-        return _json({"status": "ok" if ready else "not ready"}, 200 if ready else 503)
+    def _too_large(self) -> ServingError:
+        most = self._limits.body_bytes
+        return too_large(f"The request is larger than {most:,} bytes; send several smaller ones.")
 
-    @app.get(METRICS_PATH)
-    async def metrics() -> Response:
-        return Response(predictor.metrics.text(), media_type="text/plain; version=0.0.4")
-
-    async def predict(request: Request) -> Response:
-        target = _target(request.path_params)
-        with predictor.place():
-            body = await _read_body(request, predictor.limits.body_bytes)
-            content = await to_thread.run_sync(_predict, predictor, target, body, limiter=threads)
-        return Response(content, media_type="application/json")
-
-    async def metadata(request: Request) -> Response:
-        return _json(_metadata(predictor, _target(request.path_params)))
-
-    async def status(request: Request) -> Response:
-        target = _target(request.path_params)
-        message = get_model_status_pb2.GetModelStatusResponse(
-            model_version_status=predictor.repository.statuses(
-                target.model, target.version, target.label
-            )
+    async def _post(self, request: _Request, method: str, target: Target, body: bytes) -> bytes:
+        predictor, size = self.predictor, len(body)
+        content = await predictor.convert(
+            size, json_format.parse, body, self._limits.rows, predictor.most_values(target)
         )
-        return _json(_to_dict(message))
+        name = json_format.signature_name(content)
+        target = Target(target.model, target.version, target.label, name)
+        if method != "predict":
+            if not isinstance(content.get("examples"), list) or not content["examples"]:
+                raise invalid("Expected the key 'examples' with a list of at least one.")
+            predictor.refuse_method(target, method)
+        _, signature = predictor.signature(target)
+        wanted = await predictor.convert(
+            size, json_format.PredictRequest, body, content, predictor, signature
+        )
+        outputs = await _unless_gone(
+            predictor.run(target.model, signature, wanted.inputs), request.receive
+        )
+        size = sum(array.nbytes for array in outputs.values())
+        return await predictor.convert(size, json_format.dump, outputs, wanted.by_row)
 
-    for which in _WHICH:
-        app.add_api_route(f"{_MODEL}{which}:predict", predict, methods=["POST"])
-        app.add_api_route(f"{_MODEL}{which}/metadata", metadata, methods=["GET"])
-        app.add_api_route(f"{_MODEL}{which}", status, methods=["GET"])
-    return app
+    def _metadata(self, target: Target) -> bytes:
+        number, servable = self.predictor.repository.servable(
+            target.model, target.version, target.label
+        )
+        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signature_defs)
+        content = {
+            "model_spec": {"name": target.model, "signature_name": "", "version": str(number)},
+            "metadata": {"signature_def": _to_dict(signatures)},
+        }
+        return json.dumps(content).encode()
+
+    def _status(self, target: Target) -> bytes:
+        statuses = self.predictor.repository.statuses(target.model, target.version, target.label)
+        message = get_model_status_pb2.GetModelStatusResponse(model_version_status=statuses)
+        return json.dumps(_to_dict(message)).encode()
 
 
-def _json(content: dict, status: int = 200, headers=None) -> Response:
-    return Response(json.dumps(content), status, headers, media_type="application/json")
+class _Request:
+    """A request's method, path and headers."""
+
+    def __init__(self, method: str, path: str, headers: list, receive: Callable[[], Awaitable]):
+        self.method = method
+        self.path = path
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        self.receive = receive
+        self.model = ""
+        self.held_bytes = 0
+
+    def target(self, match: re.Match) -> Target:
+        """The model that a path names."""
+        self.model = unquote(match["model"])
+        version, label = match["version"], match["label"]
+        number = None if version is None else int(version[-4000:])
+        if number is not None and (len(version) > 4000 or number >= 2**63):
+            raise invalid(f"Failed to convert version: {version[:40]} to numeric.")
+        return Target(self.model, number, None if label is None else unquote(label))
+
+
+async def _unless_gone(work: asyncio.Future, receive: Callable[[], Awaitable]) -> dict:
+    """What some work results in, unless the client closes the connection meanwhile."""
+    gone = None
+    try:
+        if not (await asyncio.wait([work], timeout=_SOON))[0]:
+            gone = asyncio.ensure_future(receive())
+            await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise _client_gone()
+        return work.result()
+    finally:
+        work.cancel()
+        if gone:
+            gone.cancel()
+
+
+def _client_gone() -> ServingError:
+    return ServingError(Code.CANCELLED, "The client has closed the connection.")
 
 
 def _to_dict(message) -> dict:
-    return json_format.MessageToDict(
+    return proto_json.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-
-
-def _target(path: dict) -> Target:
-    version = path.get("version")
-    if version is not None and not re.fullmatch("[0-9]{1,18}", version):
-        raise invalid(f"A version is a number, got {version!r}.")
-    return Target(path["model"], None if version is None else int(version), path.get("label"))
-
-
-async def _read_body(request: Request, most: int) -> bytes:
-    """The body, as long as it is not too large: more than that is not even read."""
-    message = f"The request is larger than {most:,} bytes; send several smaller ones."
-    length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > most:
-        raise too_large(message)
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    raise too_large(message)
-                parts.append(part)
-    except TimeoutError as error:
-        raise ServingError(
-            grpc.StatusCode.DEADLINE_EXCEEDED,
-            f"The request did not arrive within {BODY_SECONDS:.0f} seconds.",
-        ) from error
-    except ClientDisconnect as error:
-        raise invalid("The request broke off.") from error
-    return b"".join(parts)
-
-
-def _predict(predictor: Predictor, target: Target, body: bytes) -> str:
-    """Answers `:predict`, in row or column form as the request has it."""
-    content = _parse(body)
-    signature = content.pop("signature_name", DEFAULT_SIGNATURE) or DEFAULT_SIGNATURE
-    if not isinstance(signature, str):
-        raise invalid("`signature_name` must be a string.")
-    if len({"instances", "inputs"} & set(content)) != 1 or len(content) != 1:
-        raise invalid(
-            "Expected a JSON object with either `instances` (rows) or `inputs` (columns), and "
-            f"`signature_name` if need be; got: {', '.join(map(str, content)) or 'neither'}."
-        )
-    by_row = "instances" in content
-    target = Target(target.model, target.version, target.label, signature)
-
-    def read(definition):
-        values = content["instances" if by_row else "inputs"]
-        columns = _columns(definition, values) if by_row else _named(definition, values)
-        check_names(definition, columns)
-        arrays = {}
-        for name, info in definition.inputs.items():
-            arrays[name] = _array(name, columns[name], tf.as_dtype(info.dtype))
-            check_shape(name, info, arrays[name].shape, predictor.limits.rows)
-        return arrays
-
-    outputs = predictor.predict(target, read, "rest").outputs
-    lists = {name: output.tolist() for name, output in outputs.items()}
-    only = next(iter(lists.values())) if len(lists) == 1 else None
-    if not by_row:
-        return json.dumps({"outputs": lists if only is None else only})
-    if only is not None:
-        return json.dumps({"predictions": only})
-    rows = zip(*lists.values(), strict=True)
-    return json.dumps({"predictions": [dict(zip(lists, row, strict=True)) for row in rows]})
-
-
-def _parse(body: bytes) -> dict:
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise invalid(f"The request is not JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise invalid(f"Expected a JSON object, got {type(content).__name__}.")
-    return content
-
-
-def _columns(definition: meta_graph_pb2.SignatureDef, instances) -> dict[str, list]:
-    """Rows as one list for each input."""
-    if not isinstance(instances, list) or not instances:
-        raise invalid("`instances` must be a list of at least one row.")
-    if not isinstance(instances[0], dict):
-        if any(isinstance(row, dict) for row in instances):
-            raise invalid("`instances` mixes named and unnamed inputs.")
-        return _named(definition, instances)
-    names = set(instances[0])
-    if any(not isinstance(row, dict) or set(row) != names for row in instances):
-        raise invalid("All `instances` must name the same inputs.")
-    return {name: [row[name] for row in instances] for name in names}
-
-
-def _named(definition: meta_graph_pb2.SignatureDef, values) -> dict:
-    """The inputs by name; the name may be missing where there is one only."""
-    if isinstance(values, dict):
-        return values
-    if len(definition.inputs) > 1:
-        raise invalid(f"Name the inputs: {', '.join(sorted(definition.inputs))}.")
-    return {next(iter(definition.inputs)): values}
-
-
-def _array(name: str, values, dtype: tf.DType) -> np.ndarray:
-    """Nested lists as an array of the signature's dtype."""
-    try:
-        array = np.asarray(values)
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise invalid(f"The input `{name}` is not an array: {error}.") from error
-    wanted = dtype.as_numpy_dtype
-    allowed = "biuf" if dtype.is_floating else "iu"
-    if array.size and (array.dtype.kind not in allowed or not _fits(array, wanted)):
-        raise invalid(
-            f"The input `{name}` must be an array of {dtype.name}; it holds other values."
-        )
-    return array.astype(wanted)
-
-
-def _fits(array: np.ndarray, dtype) -> bool:
-    if not np.issubdtype(dtype, np.integer):
-        return True
-    limits = np.iinfo(dtype)
-    return limits.min <= int(array.min()) and int(array.max()) <= limits.max
-
-
-def _metadata(predictor: Predictor, target: Target) -> dict:
-    """The answer to `/metadata`."""
-    with predictor.repository.use(target.model, target.version, target.label) as (
-        number,
-        servable,
-    ):
-        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signature_defs)
-    return {
-        "model_spec": {"name": target.model, "signature_name": "", "version": str(number)},
-        "metadata": {"signature_def": _to_dict(signatures)},
-    }

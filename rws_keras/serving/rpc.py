@@ -1,192 +1,202 @@
-"""TF Serving's gRPC services: PredictionService and ModelService."""
+"""TF Serving's gRPC services, and the standard one of health."""
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import logging
+import time
 from collections.abc import Callable
-from concurrent import futures
+from typing import Any
 
 import grpc
-import tensorflow as tf
-from tensorflow.core.framework import types_pb2
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     model_management_pb2,
-    model_service_pb2_grpc,
     predict_pb2,
-    prediction_service_pb2_grpc,
+    regression_pb2,
 )
 
+from rws_keras.serving import tensors
 from rws_keras.serving.api_key import check_key
-from rws_keras.serving.errors import ServingError, invalid
-from rws_keras.serving.predictor import Predictor, Target, check_names, check_shape
-from rws_keras.serving.servable import DEFAULT_SIGNATURE
+from rws_keras.serving.errors import Code, ServingError, invalid
+from rws_keras.serving.model_config import check_reload
+from rws_keras.serving.predictor import Predictor, Target
 
 _log = logging.getLogger(__name__)
+_HEALTH_SECONDS = 0.5
 
 
-def make_server(predictor: Predictor, api_key: str | None = None) -> grpc.Server:
-    """The gRPC server, without an address yet.
+class GrpcApi:
+    """The methods.
 
     Args:
         predictor: Answers the requests.
         api_key: If given, calls must carry it, in the metadata `authorization: Bearer KEY` or
             `x-api-key`.
-    """
-    limits = predictor.limits
-    server = grpc.server(
-        # Some more than there are places, so that the refused get their answer.
-        futures.ThreadPoolExecutor(limits.concurrency + 16, thread_name_prefix="grpc"),
-        maximum_concurrent_rpcs=limits.concurrency + 16,
-        interceptors=[_KeyCheck(api_key)] if api_key else [],
-        options=[
-            ("grpc.max_receive_message_length", limits.body_bytes),
-            ("grpc.max_send_message_length", -1),
-            # Else a second server could share the port, and get part of the requests.
-            ("grpc.so_reuseport", 0),
-        ],
-    )
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(predictor), server
-    )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(predictor), server)
-    return server
-
-
-def _answers(method: Callable) -> Callable:
-    """Turns a `ServingError` into a status, and anything else into INTERNAL with a log entry."""
-
-    @functools.wraps(method)
-    def call(self, request, context):
-        try:
-            with self.predictor.place():
-                return method(self, request)
-        except ServingError as error:
-            context.abort(error.code, error.message)
-        except Exception:
-            _log.exception("%s failed.", method.__name__)
-            context.abort(grpc.StatusCode.INTERNAL, "The server failed; see its log.")
-
-    return call
-
-
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata.
-
-    Classify, Regress and MultiInference are for models that take `tf.Example`; here none does.
-
-    Args:
-        predictor: Answers the requests.
+        config_reload: Whether a client may change which models are served.
     """
 
-    def __init__(self, predictor: Predictor):
+    def __init__(self, predictor: Predictor, api_key: str | None, config_reload: bool):
         self.predictor = predictor
+        self._repository = predictor.repository
+        self._api_key = api_key
+        self._config_reload = config_reload
+        self._health = health.aio.HealthServicer()
 
-    @_answers
-    def Predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        """Runs a signature."""
-        target = _target(request.model_spec)
-
-        def read(definition):
-            check_names(definition, request.inputs)
-            return {
-                name: _array(name, info, request.inputs[name], self.predictor.limits.rows)
-                for name, info in definition.inputs.items()
+    def server(self) -> grpc.aio.Server:
+        """The gRPC server, without an address yet."""
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", self.predictor.limits.body_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_connection_idle_ms", int(self.predictor.limits.idle_seconds * 1000)),
+                # Else a second server could share the port, and get part of the requests.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        prediction = {
+            "Predict": (self._predict, predict_pb2.PredictRequest),
+            "Classify": (self._classify, classification_pb2.ClassificationRequest),
+            "Regress": (self._regress, regression_pb2.RegressionRequest),
+            "MultiInference": (self._multi_inference, inference_pb2.MultiInferenceRequest),
+            "GetModelMetadata": (self._metadata, get_model_metadata_pb2.GetModelMetadataRequest),
+        }
+        models = {
+            "GetModelStatus": (self._status, get_model_status_pb2.GetModelStatusRequest),
+            "HandleReloadConfigRequest": (self._reload, model_management_pb2.ReloadConfigRequest),
+        }
+        for service, methods in (("PredictionService", prediction), ("ModelService", models)):
+            handlers = {
+                name: grpc.unary_unary_rpc_method_handler(self._method(*method))
+                for name, method in methods.items()
             }
-
-        answer = self.predictor.predict(target, read, "grpc")
-        wanted = list(request.output_filter) or list(answer.outputs)
-        if unknown := [name for name in wanted if name not in answer.outputs]:
-            raise invalid(
-                f"Unknown output '{unknown[0]}'; expected of {', '.join(answer.outputs)}."
+            server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler(f"tensorflow.serving.{service}", handlers),)
             )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        return server
+
+    async def report_health(self) -> None:
+        """Keeps the health service up to date, until cancelled."""
+        states = health_pb2.HealthCheckResponse
+        while True:
+            state = states.SERVING if self._repository.ready() else states.NOT_SERVING
+            for service in ("", "tensorflow.serving.PredictionService"):
+                await self._health.set(service, state)
+            await asyncio.sleep(_HEALTH_SECONDS)
+
+    def _method(self, method: Callable[[Any], Any], message: Any) -> Callable:
+        """A method on messages as one on bytes, with errors as gRPC has them."""
+
+        async def call(data: bytes, context: grpc.aio.ServicerContext) -> bytes | None:
+            start, code, model = time.perf_counter(), Code.OK, ""
+            try:
+                if self._api_key:
+                    check_key(dict(context.invocation_metadata()), self._api_key)
+                request = message.FromString(data)
+                if hasattr(request, "model_spec"):
+                    if not request.HasField("model_spec"):
+                        raise invalid("Missing ModelSpec.")
+                    model = request.model_spec.name
+                    if not model:
+                        raise invalid("ModelSpec has no name specified.")
+                with self.predictor.admitted():
+                    return (await method(request)).SerializeToString()
+            except DecodeError as error:
+                code, text = Code.INVALID_ARGUMENT, f"Not a {message.__name__}: {error}."
+            except ServingError as error:
+                code, text = error.code, error.message
+            except asyncio.CancelledError:
+                code = Code.CANCELLED
+                raise
+            except Exception:
+                _log.exception("%s failed.", method.__name__)
+                code, text = Code.INTERNAL, "The server failed; see its log."
+            finally:
+                model = model if self._repository.has(model) else "none"
+                self.predictor.metrics.answered(
+                    "grpc", model, code.name, time.perf_counter() - start
+                )
+            context.set_code(code)
+            context.set_details(text)
+            return b""
+
+        return call
+
+    async def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+        target = _target(request.model_spec)
+        number, signature = self.predictor.signature(target)
+        self.predictor.check_names(signature, request.inputs)
+        wanted = list(request.output_filter) or signature.outputs
+        if unknown := sorted(set(wanted) - set(signature.outputs)):
+            expected = ", ".join(signature.outputs)
+            raise invalid(
+                f"Output tensor alias not found in signature: {unknown[0]}. Expected of {expected}."
+            )
+        if len(set(wanted)) < len(wanted):
+            raise invalid(f"Duplicate output tensor alias in {', '.join(wanted)}.")
+        inputs = {
+            name: tensors.to_array(self.predictor, signature, name, request.inputs[name])
+            for name in signature.inputs
+        }
+        outputs = await self.predictor.run(target.model, signature, inputs)
         response = predict_pb2.PredictResponse()
-        response.model_spec.name = target.model
-        response.model_spec.version.value = answer.version
-        response.model_spec.signature_name = target.signature
+        _fill(response.model_spec, target.model, number, signature.name)
         for name in wanted:
-            response.outputs[name].CopyFrom(tf.make_tensor_proto(answer.outputs[name]))
+            response.outputs[name].CopyFrom(tensors.from_array(outputs[name]))
         return response
 
-    @_answers
-    def GetModelMetadata(
+    async def _classify(self, request: classification_pb2.ClassificationRequest) -> None:
+        self.predictor.refuse_method(_target(request.model_spec), "classify")
+
+    async def _regress(self, request: regression_pb2.RegressionRequest) -> None:
+        self.predictor.refuse_method(_target(request.model_spec), "regress")
+
+    async def _multi_inference(self, request: inference_pb2.MultiInferenceRequest) -> None:
+        if not request.tasks or not request.tasks[0].model_spec.name:
+            raise invalid("ModelSpec has no name specified in the first task.")
+        for task in request.tasks:
+            method = task.method_name.removeprefix("tensorflow/serving/")
+            if method not in ("classify", "regress"):
+                message = f"Unsupported signature method_name: '{task.method_name}'."
+                raise ServingError(Code.UNIMPLEMENTED, message)
+            self.predictor.refuse_method(_target(task.model_spec), method)
+
+    async def _metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """Gives a model's signatures."""
-        if list(request.metadata_field) != ["signature_def"]:
-            raise invalid("`metadata_field` must be: signature_def.")
+        if set(request.metadata_field) != {"signature_def"}:
+            raise invalid("Expected the metadata_field 'signature_def', and no other.")
         target = _target(request.model_spec)
+        number, servable = self._repository.servable(target.model, target.version, target.label)
         response = get_model_metadata_pb2.GetModelMetadataResponse()
-        with self.predictor.repository.use(target.model, target.version, target.label) as (
-            number,
-            servable,
-        ):
-            signatures = get_model_metadata_pb2.SignatureDefMap(
-                signature_def=servable.signature_defs
-            )
-        response.model_spec.name = target.model
-        response.model_spec.version.value = number
-        response.metadata["signature_def"].Pack(signatures)
+        _fill(response.model_spec, target.model, number)
+        response.metadata["signature_def"].Pack(
+            get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signature_defs)
+        )
         return response
 
-
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus and HandleReloadConfigRequest.
-
-    Args:
-        predictor: Has the models.
-    """
-
-    def __init__(self, predictor: Predictor):
-        self.predictor = predictor
-
-    @_answers
-    def GetModelStatus(
+    async def _status(
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """Gives the states of a model's versions."""
         target = _target(request.model_spec)
-        return get_model_status_pb2.GetModelStatusResponse(
-            model_version_status=self.predictor.repository.statuses(
-                target.model, target.version, target.label
-            )
-        )
+        statuses = self._repository.statuses(target.model, target.version, target.label)
+        return get_model_status_pb2.GetModelStatusResponse(model_version_status=statuses)
 
-    @_answers
-    def HandleReloadConfigRequest(
+    async def _reload(
         self, request: model_management_pb2.ReloadConfigRequest
     ) -> model_management_pb2.ReloadConfigResponse:
-        """Serves the models of another configuration from now on."""
-        config = request.config
-        if config.WhichOneof("config") != "model_config_list":
-            raise invalid("Expected a `model_config_list`.")
-        if unnamed := [m for m in config.model_config_list.config if not (m.name and m.base_path)]:
-            raise invalid(f"Each model needs a name and a base path: {unnamed[0]}.")
-        self.predictor.repository.config = lambda: config
-        self.predictor.repository.update()
+        if not self._config_reload:
+            message = "Clients cannot change the models of this server (--config-reload)."
+            raise ServingError(Code.PERMISSION_DENIED, message)
+        check_reload(request.config)
+        await asyncio.to_thread(self._repository.reload, request.config)
         return model_management_pb2.ReloadConfigResponse()
-
-
-class _KeyCheck(grpc.ServerInterceptor):
-    """Refuses calls without the API key."""
-
-    def __init__(self, key: str):
-        self._key = key
-
-    def intercept_service(self, continuation, details):
-        try:
-            check_key(dict(details.invocation_metadata), self._key)
-        except ServingError as error:
-            code, message = error.code, error.message
-        else:
-            return continuation(details)
-
-        def refuse(request, context):
-            context.abort(code, message)
-
-        return grpc.unary_unary_rpc_method_handler(refuse)
 
 
 def _target(spec) -> Target:
@@ -195,26 +205,11 @@ def _target(spec) -> Target:
         spec.name,
         spec.version.value if choice == "version" else None,
         spec.version_label if choice == "version_label" else None,
-        spec.signature_name or DEFAULT_SIGNATURE,
+        spec.signature_name,
     )
 
 
-def _array(name, info, proto, most_rows):
-    """A tensor as an array; its shape is checked before any memory is taken for it."""
-    if proto.dtype != info.dtype:
-        wanted, got = _dtype_name(info.dtype), _dtype_name(proto.dtype)
-        raise invalid(f"The input `{name}` must be of {wanted}, got {got}.")
-    shape = [dim.size for dim in proto.tensor_shape.dim]
-    if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
-        raise invalid(f"The input `{name}` has no definite shape.")
-    check_shape(name, info, shape, most_rows)
-    try:
-        return tf.make_ndarray(proto)
-    except (ValueError, TypeError) as error:
-        raise invalid(
-            f"The input `{name}` does not hold the values of its shape: {error}."
-        ) from error
-
-
-def _dtype_name(dtype: int) -> str:
-    return types_pb2.DataType.Name(dtype) if dtype in types_pb2.DataType.values() else str(dtype)
+def _fill(spec, model: str, number: int, signature: str = "") -> None:
+    spec.name = model
+    spec.version.value = number
+    spec.signature_name = signature

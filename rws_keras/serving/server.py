@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import signal
 import socket
+import threading
 from collections.abc import Callable
 
 import grpc
 import uvicorn
-from tensorflow_serving.config import model_server_config_pb2
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from rws_keras.errors import UserError, reason
-from rws_keras.serving import rest, rpc
+from rws_keras.serving.batcher import Batcher
+from rws_keras.serving.http_connection import HttpConnection
 from rws_keras.serving.metrics import Metrics
 from rws_keras.serving.predictor import Limits, Predictor
 from rws_keras.serving.repository import Repository
-from rws_keras.serving.servable import Servable
+from rws_keras.serving.rest import RestApi
+from rws_keras.serving.rpc import GrpcApi
 
 # Requests that are being answered get so long when the server is told to end.
 GRACE_SECONDS = 30
 
 
 def serve(
-    config: Callable[[], model_server_config_pb2.ModelServerConfig],
+    config: Callable[[], ModelServerConfig],
     host: str = "127.0.0.1",
     rest_port: int = 8501,
     grpc_port: int = 8500,
@@ -33,64 +37,90 @@ def serve(
     batch_threads: int = 2,
     poll_seconds: float = 2.0,
     api_key: str | None = None,
+    config_reload: bool = False,
     started: Callable[[int, int, dict[str, list[int]]], None] = lambda *_: None,
 ) -> None:
     """Serves models until the process is told to end (SIGTERM, Ctrl-C).
 
-    Both ports are taken before any model is loaded, and no other program can take them too.
-    Requests that come while the first models are being loaded wait.
+    Both ports answer before any model is loaded, and no other program can have them too.
 
     Args:
         config: Says which models to serve, at each look at the disk.
         host: Where to listen.
         rest_port: Port of the REST API; 0 for any free one.
         grpc_port: Port of gRPC; 0 for any free one.
-        limits: What is taken on at most.
+        limits: What is accepted at most.
         max_batch_size: The most rows that are computed together.
         batch_threads: How many batches are computed at a time.
-        poll_seconds: Time between looks at the disk.
+        poll_seconds: Time between looks at the disk; a version that has changed within it is not
+            loaded yet.
         api_key: If given, requests must carry it.
-        started: Called with both ports, and the versions of each model that are loaded, once
-            requests are answered.
+        config_reload: Whether gRPC clients may change which models are served.
+        started: Called with both ports, and the versions of each model that are loaded, once what
+            was there at first is loaded.
 
     Raises:
-        UserError: If a port cannot be used.
+        UserError: If a port cannot be used, or the key is empty.
     """
     _check_ports(rest_port, grpc_port)
-    limits = limits or Limits()
-    load = functools.partial(
-        Servable,
-        max_batch_size=max_batch_size,
-        max_rows=limits.rows,
-        batch_threads=batch_threads,
-    )
-    repository = Repository(config, load)
-    predictor = Predictor(repository, limits, Metrics())
-    with contextlib.ExitStack() as at_end:
-        at_end.callback(repository.stop)
-        listener = at_end.enter_context(_listen(host, rest_port, "REST"))
-        grpc_server = rpc.make_server(predictor, api_key)
-        grpc_port = _bind(grpc_server, host, grpc_port)
-        at_end.callback(lambda: grpc_server.stop(GRACE_SECONDS).wait())
-        try:
-            repository.start(poll_seconds)
-        finally:
-            grpc_server.start()  # in any case: only a server that has run gives its port back
-        rest_port = listener.getsockname()[1]
-        server = _Server(
-            uvicorn.Config(
-                rest.make_app(predictor, api_key),
-                log_level="warning",
-                access_log=False,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            ),
-            started=lambda: started(rest_port, grpc_port, repository.serving()),
-        )
-        # Uvicorn ends at these signals, and then raises them again: the rest is to end in order
-        # too.
+    if api_key == "":
+        raise UserError("The API key is empty. Give one, or none at all to serve without a key.")
+    # Uvicorn ends at these signals, and then raises them again: the rest is to end in order too.
+    if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
-        server.run([listener])
+    repository = Repository(config, settle_seconds=poll_seconds)
+    limits = limits or Limits()
+
+    async def run() -> None:
+        metrics = Metrics()
+        batcher = Batcher(max_batch_size, batch_threads, metrics)
+        predictor = Predictor(repository, batcher, limits, metrics)
+        with contextlib.ExitStack() as at_end:
+            at_end.callback(predictor.close)
+            at_end.callback(repository.stop)
+            listener = at_end.enter_context(_listen(host, rest_port, "REST"))
+            grpc_api = GrpcApi(predictor, api_key, config_reload)
+            grpc_server = grpc_api.server()
+            ports = listener.getsockname()[1], _bind(grpc_server, host, grpc_port)
+            await grpc_server.start()  # only a server that has run gives its port back
+            try:
+                config()
+            except BaseException:
+                await grpc_server.stop(None)
+                raise
+            loop = asyncio.get_running_loop()
+            repository.start(
+                poll_seconds,
+                lambda: loop.call_soon_threadsafe(started, *ports, repository.serving()),
+            )
+            at_end.callback(asyncio.ensure_future(grpc_api.report_health()).cancel)
+            await _Server(settings(predictor), grpc_server).serve([listener])
+
+    def settings(predictor: Predictor) -> uvicorn.Config:
+        def refused(code: str) -> None:
+            predictor.metrics.answered("rest", "none", code, 0.0)
+
+        return uvicorn.Config(
+            RestApi(predictor, api_key),
+            http=functools.partial(  # type: ignore[arg-type]
+                HttpConnection, idle_seconds=limits.idle_seconds, refused=refused
+            ),
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            proxy_headers=False,
+            server_header=False,
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=limits.idle_seconds,  # type: ignore[arg-type]
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+
+    # uvloop, where it is installed.
+    loop_factory = uvicorn.Config("").get_loop_factory()
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(run())
 
 
 def _check_ports(rest_port: int, grpc_port: int) -> None:
@@ -117,7 +147,7 @@ def _listen(host: str, port: int, api: str) -> socket.socket:
         raise _refusal(api, host, port, why) from error
 
 
-def _bind(server: grpc.Server, host: str, port: int) -> int:
+def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
     """Takes a port for gRPC, and returns it.
 
     Of a host that has several addresses, such as `localhost` or `::`, gRPC is content with those
@@ -140,13 +170,11 @@ def _refusal(api: str, host: str, port: int, why: str) -> UserError:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn that tells when it listens."""
+    """Uvicorn that ends together with a gRPC server."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]):
+    def __init__(self, config: uvicorn.Config, grpc_server: grpc.aio.Server):
         super().__init__(config)
-        self._tell = started
+        self._grpc_server = grpc_server
 
-    async def startup(self, sockets: list | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._tell()
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.gather(self._grpc_server.stop(GRACE_SECONDS), super().shutdown(sockets))

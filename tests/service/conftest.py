@@ -36,9 +36,7 @@ def versions(tmp_path_factory):
 def server(versions, tmp_path_factory):
     models = tmp_path_factory.mktemp("models")
     shutil.copytree(versions / "1", models / "digits" / "1")
-    server = ServerProcess(
-        "--models", models, "--poll-seconds", 0.2, log=tmp_path_factory.mktemp("log") / "log"
-    )
+    server = ServerProcess("--models", models, log=tmp_path_factory.mktemp("log") / "log")
     yield server
     assert server.stop() == 0, server.log
 
@@ -50,7 +48,7 @@ def own_server(versions, tmp_path):
     started = []
 
     def start(*options):
-        options = ("--models", tmp_path / "models", "--poll-seconds", 0.2, *options)
+        options = ("--models", tmp_path / "models", *options)
         started.append(ServerProcess(*options, log=tmp_path / "log"))
         return started[-1]
 

@@ -82,8 +82,17 @@ def test_any_signature(client, machine, x):
 
 
 def test_what_is_refused_is_told(client, server, x):
-    with pytest.raises(ClientError, match="Row 1 is not binary"):
+    with pytest.raises(ClientError, match=r"does not take 1 of the rows: 1 .*binarise"):
         client.predict(x=[x[0], 0.5 * x[1]])
+    grey = np.copy(x)
+    grey[[1, 20]] = 0.5
+    for signature, inputs in [("posterior", {}), ("impute", {"mask": np.ones_like(x[:3])})]:
+        with pytest.raises(ClientError, match="1 of the rows: 1 "):
+            client.predict(signature, x=grey[:3], **inputs)
+    with pytest.raises(ClientError, match="1 of the rows: 18 "):
+        list(client.score_batches(np.delete(grey, 1, axis=0)[1:], batch_size=8))
+    with pytest.raises(ClientError, match=r"does not take 12 of the rows: 0, 1, .* 9 and 2 more"):
+        client.predict(x=0.5 * np.ones_like(x[:12]))
     with pytest.raises(ClientError, match="at most 30"):
         client.predict(x=x)
     with pytest.raises(ClientError, match="rows of data"):
@@ -93,10 +102,21 @@ def test_what_is_refused_is_told(client, server, x):
     url = server.url if hasattr(client, "_address") else server.grpc_url
     with pytest.raises(ClientError, match="API key"):
         Client(url, PRESET).score(x[:1])
-    with pytest.raises(ClientError, match="Unknown model"):
+    with pytest.raises(ClientError, match="unknown model"):
         Client(url, "none", api_key="key").score(x[:1])
     with pytest.raises(ClientError, match="no version 7"):
         Client(url, PRESET, version=7, api_key="key").score(x[:1])
+
+
+def test_rows_that_are_not_binary_may_be_had_as_nan(client, server, machine, x):
+    url = server.url if hasattr(client, "_address") else server.grpc_url
+    found = Client(url, PRESET, api_key="key", allow_nan=True).score(
+        np.float32([x[0], 0.5 * x[1], np.nan * x[2], x[3]])
+    )
+    expected = as_python(machine, "serving_default", x=x[[0, 3]])
+    for key, values in expected.items():
+        np.testing.assert_array_equal(found[key][[0, 3]], values)
+        assert np.isnan(found[key][[1, 2]]).all()
 
 
 def test_nobody_there(monkeypatch):

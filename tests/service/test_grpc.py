@@ -1,9 +1,9 @@
 """TF Serving's gRPC services, asked by the stubs of `tensorflow-serving-api`."""
 
-import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from wire import as_python, request_for
 
@@ -37,32 +37,17 @@ def test_metadata_and_status_by_grpc(server):
     assert (status.version, status.state) == (1, 30)
 
 
-def wrong_calls():
-    yield "dtype", request_for(x=np.zeros([1, 64])), "INVALID_ARGUMENT", "DT_DOUBLE"
-    yield "shape", request_for(x=np.zeros([1, 5], np.float32)), "INVALID_ARGUMENT", "[N, 64]"
-    yield "no input", request_for(), "INVALID_ARGUMENT", "none"
-    yield "rows", request_for(x=np.zeros([5000, 64], np.float32)), "OUT_OF_RANGE", "4,096"
-    yield "values", request_for(x=np.full([1, 64], 3, np.float32)), "INVALID_ARGUMENT", "binary"
-    request = request_for(x=np.zeros([1, 64], np.float32))
-    request.inputs["x"].tensor_shape.dim[0].size = 2**50
-    yield "a shape of petabytes", request, "OUT_OF_RANGE", "rows"
-    request = request_for(x=np.zeros([2, 64], np.float32))
-    request.inputs["x"].tensor_content = b"1234"
-    yield "too few values", request, "INVALID_ARGUMENT", "does not hold"
-    request = request_for(x=np.zeros([1, 64], np.float32))
-    request.model_spec.version.value = 9
-    yield "version", request, "NOT_FOUND", "no version 9"
-    request = request_for(x=np.zeros([1, 64], np.float32))
-    request.output_filter.append("nothing")
-    yield "output", request, "INVALID_ARGUMENT", "Unknown output"
+def test_values_are_in_the_field_of_their_dtype(server, x, scorers):
+    """Where clients in other languages read them; `tensor_content` stays empty."""
+    expected = as_python(scorers[1]["reconstruct"], x=x)["mean"]
+    output = server.prediction.Predict(request_for("reconstruct", x=x)).outputs["mean"]
+    assert output.tensor_content == b""
+    assert [dim.size for dim in output.tensor_shape.dim] == list(expected.shape)
+    np.testing.assert_array_equal(np.float32(output.float_val), expected.ravel())
 
 
-@pytest.mark.parametrize(
-    ("request_", "code", "message"),
-    [pytest.param(*case[1:], id=case[0]) for case in wrong_calls()],
-)
-def test_wrong_calls_are_told_what_is_wrong(server, request_, code, message):
-    with pytest.raises(grpc.RpcError) as caught:
-        server.prediction.Predict(request_)
-    assert caught.value.code().name == code
-    assert message in caught.value.details()
+def test_health(server):
+    stub = health_pb2_grpc.HealthStub(server.channel)
+    for service in ("", "tensorflow.serving.PredictionService"):
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING

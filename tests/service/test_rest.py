@@ -1,8 +1,14 @@
-"""TF Serving's REST API: rows, columns, status, metadata, errors, metrics."""
+"""TF Serving's REST API: rows, columns, status, metadata, metrics."""
 
+import json
+import re
+import urllib.request
+
+import grpc
 import numpy as np
 import pytest
-from wire import PREDICT, ROW, as_python
+from tensorflow_serving.apis import predict_pb2
+from wire import PREDICT, as_python
 
 pytestmark = pytest.mark.processes
 
@@ -69,69 +75,42 @@ def test_status_and_metadata(server):
     assert x["dtype"] == "DT_FLOAT"
     assert [dim["size"] for dim in x["tensor_shape"]["dim"]] == ["-1", "64"]
     assert signatures["impute"]["method_name"] == "tensorflow/serving/predict"
+    assert "__saved_model_init_op" in signatures  # as TF Serving: all, callable or not
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "status", "message"),
-    [
-        (PREDICT, b"{", 400, "not JSON"),
-        (PREDICT, b"\xff\xfe", 400, "not JSON"),
-        (PREDICT, b"[" * 100_000, 400, "not JSON"),
-        (PREDICT, [1], 400, "JSON object"),
-        (PREDICT, {}, 400, "`instances`"),
-        (PREDICT, {"instances": [ROW], "inputs": [ROW]}, 400, "either"),
-        (PREDICT, {"instances": [ROW], "more": 1}, 400, "more"),
-        (PREDICT, {"instances": []}, 400, "at least one"),
-        (PREDICT, {"instances": 3}, 400, "list"),
-        (PREDICT, {"inputs": []}, 400, "[N, 64]"),
-        (PREDICT, {"instances": [ROW, ROW[1:]]}, 400, "not an array"),
-        (PREDICT, {"instances": [ROW[1:]]}, 400, "[N, 64], got [1, 63]"),
-        (PREDICT, {"instances": ROW}, 400, "[N, 64]"),
-        (PREDICT, {"instances": [["a"] * 64]}, 400, "float32"),
-        (PREDICT, {"instances": [[None] * 64]}, 400, "float32"),
-        (PREDICT, {"instances": [[10**400] * 64]}, 400, "float32"),
-        (PREDICT, {"instances": [{"y": ROW}]}, 400, "Expected the inputs: x; got: y"),
-        (PREDICT, {"instances": [{"x": ROW}, ROW]}, 400, "same inputs"),
-        (PREDICT, {"instances": [ROW, {"x": ROW}]}, 400, "mixes"),
-        (PREDICT, {"instances": [ROW, [0.5] * 64]}, 400, "Row 1 is not binary"),
-        (PREDICT, {"instances": [[float("nan")] * 64]}, 400, "Row 0 is not binary"),
-        (PREDICT, {"signature_name": "no", "instances": [ROW]}, 400, "Unknown signature 'no'"),
-        (PREDICT, {"signature_name": 5, "instances": [ROW]}, 400, "string"),
-        (PREDICT, {"signature_name": "impute", "instances": [ROW]}, 400, "mask, x"),
-        (
-            PREDICT,
-            {"signature_name": "impute", "inputs": {"x": [ROW], "mask": [ROW, ROW]}},
-            400,
-            "different numbers of rows",
-        ),
-        (PREDICT, {"signature_name": "sample", "inputs": [1.5]}, 400, "int64"),
-        (PREDICT, {"signature_name": "sample", "inputs": [2**63]}, 400, "int64"),
-        (PREDICT, {"instances": [ROW] * 5000}, 413, "at most 4,096"),
-        ("/v1/models/none:predict", {"instances": [ROW]}, 404, "served are: digits"),
-        ("/v1/models/digits/versions/9:predict", {"instances": [ROW]}, 404, "no version 9"),
-        ("/v1/models/digits/versions/x:predict", {"instances": [ROW]}, 400, "number"),
-        ("/v1/models/digits/labels/a:predict", {"instances": [ROW]}, 404, "no version label"),
-        ("/v1/models/digits:classify", {"examples": []}, 405, "Method Not Allowed"),
-        ("/v1/models/digits", {}, 405, "Method Not Allowed"),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-def test_wrong_requests_are_told_what_is_wrong(server, path, body, status, message):
-    found, answer = server.post(path, body)
-    assert found == status
-    assert list(answer) == ["error"]
-    assert message in answer["error"]
+def test_floats_have_the_digits_of_float32(server, x, scorers):
+    expected = as_python(scorers[1]["serving_default"], x=x)["log_likelihood"]
+    body = json.dumps({"inputs": x.tolist()}).encode()
+    with urllib.request.urlopen(server.url + PREDICT, body) as response:
+        text = response.read().decode()
+    numbers = re.search(r'"log_likelihood":\[([^]]*)\]', text)[1].split(",")
+    assert numbers == [str(value) for value in expected]
 
 
-def test_health_and_metrics(server, x):
+def test_every_answer_is_counted(server, x):
     assert server.get("/healthz")[0] == server.get("/readyz")[0] == 200
 
-    def count(code):
+    def count(code, model="digits", protocol="rest"):
         _, text = server.get("/monitoring/prometheus/metrics")
-        name = f'rws_keras_requests_total{{code="{code}",model="digits",protocol="rest"}}'
+        name = f'rws_keras_requests_total{{code="{code}",model="{model}",protocol="{protocol}"}}'
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
-    before = count("OK"), count("INVALID_ARGUMENT")
+    def counts():
+        return [
+            count("OK"),
+            count("INVALID_ARGUMENT"),
+            count("FAILED_PRECONDITION"),
+            count("NOT_FOUND", "none"),
+            count("INVALID_ARGUMENT", "none"),
+            count("INVALID_ARGUMENT", "none", "grpc"),
+        ]
+
+    before = counts()
     server.post(PREDICT, {"instances": x.tolist()})
-    server.post(PREDICT, {"instances": [[2] * 64]})
-    assert (count("OK"), count("INVALID_ARGUMENT")) == (before[0] + 1, before[1] + 1)
+    server.post(PREDICT, {"instances": [[2] * 5]})
+    server.post(PREDICT, {"signature_name": "no", "instances": [[2] * 5]})
+    server.get("/nowhere")
+    server.get("/v1/nowhere")
+    with pytest.raises(grpc.RpcError):
+        server.prediction.Predict(predict_pb2.PredictRequest())
+    assert counts() == [number + 1 for number in before]

@@ -4,7 +4,9 @@ import shutil
 import threading
 import time
 import types
+import weakref
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,7 +14,9 @@ from server_process import ServerProcess
 from tensorflow_serving.apis import model_management_pb2
 from wire import PREDICT, as_python, request_for
 
-from rws_keras.serving.repository import Repository, directory_config
+from rws_keras.serving.errors import ServingError
+from rws_keras.serving.model_config import directory_config
+from rws_keras.serving.repository import Repository
 
 pytestmark = pytest.mark.processes
 
@@ -106,9 +110,7 @@ def test_labels_policies_and_a_new_configuration(versions, tmp_path, x, scorers)
         }}
         """
     )
-    server = ServerProcess(
-        "--model-config-file", config, "--poll-seconds", 0.2, log=tmp_path / "log"
-    )
+    server = ServerProcess("--model-config-file", config, "--config-reload", log=tmp_path / "log")
     try:
         for label, version in [("stable", 1), ("canary", 2)]:
             expected = as_python(scorers[version]["serving_default"], x=x)["log_likelihood"]
@@ -122,35 +124,94 @@ def test_labels_policies_and_a_new_configuration(versions, tmp_path, x, scorers)
             assert server.prediction.Predict(request).model_spec.version.value == version
         assert len(server.get("/v1/models/digits")[1]["model_version_status"]) == 2
 
-        request = model_management_pb2.ReloadConfigRequest()
-        request.config.model_config_list.config.add(
-            name="renamed", base_path=str(versions), model_platform="tensorflow"
-        )
-        server.models.HandleReloadConfigRequest(request)
-        assert server.post("/v1/models/renamed:predict", {"instances": x.tolist()})[0] == 200
+        good = {"name": "renamed", "base_path": str(versions), "model_platform": "tensorflow"}
+        stable = {"version_labels": {"stable": 2}, **good}
+        for models, code, part in [
+            ([good, good], "INVALID_ARGUMENT", "'renamed' is listed more than once"),
+            ([{**good, "name": ""}], "INVALID_ARGUMENT", "needs a name"),
+            (
+                [good, {**good, "name": "b", "base_path": "b"}],
+                "INVALID_ARGUMENT",
+                "'b' needs an ab",
+            ),
+            ([{**good, "base_path": str(tmp_path / "no")}], "INVALID_ARGUMENT", "no base path"),
+            ([{**good, "base_path": str(tmp_path)}], "INVALID_ARGUMENT", "No versions"),
+            ([{**good, "model_platform": "torch"}], "INVALID_ARGUMENT", "got 'torch'"),
+            ([{**good, "version_labels": {"a": 7}}], "FAILED_PRECONDITION", "version 7"),
+            ([{**good, "version_labels": {"a": 1}}], "FAILED_PRECONDITION", "version 1"),
+        ]:
+            with pytest.raises(grpc.RpcError) as caught:
+                server.models.HandleReloadConfigRequest(reload_request(*models))
+            assert caught.value.code().name == code
+            assert part in caught.value.details()
+        with pytest.raises(grpc.RpcError, match="model_config_list"):
+            server.models.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest())
+        assert len(server.get("/v1/models/digits")[1]["model_version_status"]) == 2
+
+        server.models.HandleReloadConfigRequest(reload_request(stable))
+        path = "/v1/models/renamed/labels/stable:predict"
+        assert server.post(path, {"instances": x.tolist()})[0] == 200
         assert server.get("/v1/models/digits")[0] == 404
     finally:
         server.kill()
 
 
+def reload_request(*models):
+    request = model_management_pb2.ReloadConfigRequest()
+    for model in models:
+        request.config.model_config_list.config.add(**model)
+    return request
+
+
+def test_clients_change_no_configuration_unless_they_may(server, versions):
+    request = reload_request(
+        {"name": "renamed", "base_path": str(versions), "model_platform": "tensorflow"}
+    )
+    with pytest.raises(grpc.RpcError, match="--config-reload") as caught:
+        server.models.HandleReloadConfigRequest(request)
+    assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    assert server.get("/v1/models/digits")[0] == 200
+
+
 def test_a_directory_that_is_gone_takes_no_model_with_it(tmp_path):
     (tmp_path / "models" / "m" / "1").mkdir(parents=True)
     (tmp_path / "models" / "m" / "1" / "saved_model.pb").touch()
-    closed = []
-    servable = types.SimpleNamespace(close=lambda: closed.append(True))
-    repository = Repository(lambda: directory_config(tmp_path / "models"), lambda path: servable)
+
+    class Loaded:
+        """What can be referred to weakly."""
+
+    loaded = []
+
+    def load(path):
+        loaded.append(weakref.ref(servable := Loaded()))
+        return servable
+
+    repository = Repository(lambda: directory_config(tmp_path / "models"), load)
     repository.update()
-    assert repository.ready()
     (tmp_path / "models").rename(tmp_path / "away")
     with pytest.raises(FileNotFoundError):
         repository.update()
-    with repository.use("m") as (number, _):
-        assert number == 1
+    assert repository.servable("m") == (1, loaded[0]())
     (tmp_path / "away").rename(tmp_path / "models")
     shutil.rmtree(tmp_path / "models" / "m")
     repository.update()
-    assert repository.names() == []
-    assert closed == [True]
+    assert repository.serving() == {}
+    assert loaded[0]() is None
+
+
+def test_a_base_path_that_vanishes_keeps_the_last_version(tmp_path):
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / "saved_model.pb").touch()
+    config = directory_config(tmp_path)
+    repository = Repository(lambda: config, lambda path: types.SimpleNamespace())
+    repository.update()
+    (tmp_path / "m").rename(tmp_path / "away")
+    repository.update()
+    assert repository.serving() == {"m": [1]}
+    # A base path that is there and empty is meant: as in TF Serving its versions go.
+    (tmp_path / "m").mkdir()
+    repository.update()
+    assert repository.serving() == {"m": []}
 
 
 def test_models_that_do_not_serve_leave_the_others_ready(own_server, tmp_path, x):
@@ -174,32 +235,32 @@ def test_models_that_do_not_serve_leave_the_others_ready(own_server, tmp_path, x
         if server.get("/readyz")[0] == 503:
             break
         time.sleep(0.05)
-    assert server.get("/readyz") == (503, {"status": "not ready"})
+    assert server.get("/readyz") == (503, {"error": "No model is loaded."})
 
 
-def test_ready_is_a_server_with_a_model_that_serves(tmp_path):
+def test_ready_is_a_server_that_has_looked_and_has_a_model(tmp_path):
     seen = []
 
     def load(path):
         seen.append((path.parent.name, repository.ready()))
         if path.parent.name == "broken":
             raise OSError("no variables")
-        return types.SimpleNamespace(close=lambda: None)
+        return types.SimpleNamespace()
 
-    def add(name):
+    for name in ("broken", "first", "second"):
         (tmp_path / name / "1").mkdir(parents=True)
         (tmp_path / name / "1" / "saved_model.pb").touch()
-        repository.update()
-        return repository.ready()
-
-    repository = Repository(lambda: directory_config(tmp_path), load)
-    repository.update()
-    assert not repository.ready()
     (tmp_path / "unfinished" / "1").mkdir(parents=True)
-    assert not add("broken")
-    assert add("first")
-    assert add("second")
-    assert seen == [("broken", False), ("first", False), ("second", True)]
+    repository = Repository(lambda: directory_config(tmp_path), load)
+    with pytest.raises(ServingError, match="being loaded") as caught:
+        repository.servable("first")
+    assert caught.value.http_status == 503
+    loaded = threading.Event()
+    repository.start(0.05, loaded.set)
+    assert loaded.wait(30)
+    repository.stop()
+    assert repository.ready()
+    assert seen == [("broken", False), ("first", False), ("second", False)]
     assert repository.serving() == {"broken": [], "first": [1], "second": [1], "unfinished": []}
 
 
@@ -209,8 +270,7 @@ def test_a_model_that_cannot_be_looked_up_leaves_the_others_alone(tmp_path, capl
         (tmp_path / name / "1").mkdir(parents=True)
         (tmp_path / name / "1" / "saved_model.pb").touch()
     config = directory_config(tmp_path)
-    servable = types.SimpleNamespace(close=lambda: None)
-    repository = Repository(lambda: config, lambda path: servable)
+    repository = Repository(lambda: config, lambda path: types.SimpleNamespace())
     repository.update()
     config.model_config_list.config[0].base_path = "x" * 300
     (tmp_path / "second" / "1").rename(tmp_path / "second" / "2")
@@ -240,4 +300,4 @@ def test_a_version_that_was_incomplete_is_tried_again_when_it_changes(tmp_path):
     (version / "variables" / "index").touch()
     repository.update()
     assert len(tried) == 2
-    assert repository.ready()
+    assert repository.serving() == {"m": [1]}

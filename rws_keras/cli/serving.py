@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib.util
 import logging
 import os
 from pathlib import Path
@@ -97,6 +98,12 @@ def serve(
     config_reload: Annotated[
         bool, typer.Option("--config-reload", help="Let gRPC clients change the models served.")
     ] = False,
+    page: Annotated[
+        bool,
+        typer.Option(
+            "--page", help="Serve a web page to look at the models, at /page of the REST port."
+        ),
+    ] = False,
     api_key: ApiKey = None,
 ) -> None:
     """Serves models by REST and gRPC.
@@ -123,6 +130,8 @@ def serve(
             "The API key is empty. Give one in RWS_KERAS_API_KEY, or unset that variable to serve "
             "without a key."
         )
+    if page and not importlib.util.find_spec("gradio"):
+        raise UserError("--page needs Gradio: pip install 'rws-keras[page]'.")
     start_tensorflow(with_keras=False)
     from rws_keras.serving import model_config, server
     from rws_keras.serving.predictor import Limits
@@ -146,6 +155,8 @@ def serve(
                 "loaded. `rws-keras export MODEL --to DIRECTORY` makes one."
             )
         at = f"[{host}]" if ":" in host else host
+        if page:
+            say(f"Page: http://{at}:{rest_port}/page")
         say(f"Serving on http://{at}:{rest_port} and grpc://{at}:{grpc_port}. Ctrl-C ends it.")
         # From now on, versions are reported when they come and go.
         logging.getLogger("rws_keras.serving").setLevel(logging.INFO)
@@ -162,6 +173,7 @@ def serve(
         poll_seconds,
         api_key,
         config_reload,
+        page,
         started,
     )
 

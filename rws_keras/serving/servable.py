@@ -67,10 +67,12 @@ class Servable:
 
     Attributes:
         signature_defs: All signatures as the SavedModel defines them.
+        path: The directory.
         row_values: How many numbers the inputs of a row have, in the widest signature.
     """
 
     def __init__(self, path: Path):
+        self.path = path
         self.signature_defs = _signature_defs(path)
         model = tf.saved_model.load(os.fspath(path))
         self._signatures = {

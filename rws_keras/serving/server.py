@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import grpc
 import uvicorn
@@ -22,6 +23,9 @@ from rws_keras.serving.predictor import Limits, Predictor
 from rws_keras.serving.repository import Repository
 from rws_keras.serving.rest import RestApi
 from rws_keras.serving.rpc import GrpcApi
+
+if TYPE_CHECKING:
+    from rws_keras.serving.page.mount import WithPage
 
 # Requests that are being answered get so long when the server is told to end.
 GRACE_SECONDS = 30
@@ -38,6 +42,7 @@ def serve(
     poll_seconds: float = 2.0,
     api_key: str | None = None,
     config_reload: bool = False,
+    page: bool = False,
     started: Callable[[int, int, dict[str, list[int]]], None] = lambda *_: None,
 ) -> None:
     """Serves models until the process is told to end (SIGTERM, Ctrl-C).
@@ -56,6 +61,7 @@ def serve(
             loaded yet.
         api_key: If given, requests must carry it.
         config_reload: Whether gRPC clients may change which models are served.
+        page: Whether to serve the page to look at the models; it needs Gradio.
         started: Called with both ports, and the versions of each model that are loaded, once what
             was there at first is loaded.
 
@@ -76,7 +82,7 @@ def serve(
         metrics = Metrics()
         batcher = Batcher(max_batch_size, batch_threads, metrics)
         predictor = Predictor(repository, batcher, limits, metrics)
-        with contextlib.ExitStack() as at_end:
+        async with contextlib.AsyncExitStack() as at_end:
             at_end.callback(predictor.close)
             at_end.callback(repository.stop)
             listener = at_end.enter_context(_listen(host, rest_port, "REST"))
@@ -95,14 +101,22 @@ def serve(
                 lambda: loop.call_soon_threadsafe(started, *ports, repository.serving()),
             )
             at_end.callback(asyncio.ensure_future(grpc_api.report_health()).cancel)
-            await _Server(settings(predictor), grpc_server).serve([listener])
+            application: RestApi | WithPage = RestApi(predictor, api_key)
+            if page:
+                from rws_keras.serving.page.mount import with_page
 
-    def settings(predictor: Predictor) -> uvicorn.Config:
+                application = await at_end.enter_async_context(
+                    with_page(application, predictor, api_key)
+                )
+            server = _Server(settings(predictor, application), grpc_server)
+            await server.serve([listener])
+
+    def settings(predictor: Predictor, application: RestApi | WithPage) -> uvicorn.Config:
         def refused(code: str) -> None:
             predictor.metrics.answered("rest", "none", code, 0.0)
 
         return uvicorn.Config(
-            RestApi(predictor, api_key),
+            application,
             http=functools.partial(  # type: ignore[arg-type]
                 HttpConnection, idle_seconds=limits.idle_seconds, refused=refused
             ),
@@ -177,4 +191,6 @@ class _Server(uvicorn.Server):
         self._grpc_server = grpc_server
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if close := getattr(self.config.app, "close", None):
+            close()
         await asyncio.gather(self._grpc_server.stop(GRACE_SECONDS), super().shutdown(sockets))

@@ -15,15 +15,16 @@ from PIL import Image
 from rws_keras.datasets import read_rows
 from rws_keras.errors import UserError
 from rws_keras.serving.page import drawings
-from rws_keras.serving.page.models import Model, Served
+from rws_keras.serving.page.models import Model
 from rws_keras.serving.page.pixel_editor import picture, pixel_editor, pixels
+from rws_keras.serving.page.served import ServedModels
 
 # Rows of a table that are scored and shown.
 _MOST_ROWS = 200
 _SAMPLES = 60
 
 
-def make_page(served: Served) -> gr.Blocks:
+def make_page(served: ServedModels) -> gr.Blocks:
     """Makes the page.
 
     Args:
@@ -102,7 +103,7 @@ def _told(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]
 class _Page:
     """What the parts of the page do; all are called on the server's event loop."""
 
-    def __init__(self, served: Served):
+    def __init__(self, served: ServedModels):
         self._served = served
 
     def _model(self, name: str | None) -> Model:

@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import re
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -15,18 +14,6 @@ from rws_keras.errors import UserError
 from rws_keras.files import read_json
 
 ABOUT = Path("assets.extra", "model.json")
-
-
-class Served(Protocol):
-    """The server's models, as the page asks for them."""
-
-    def directories(self) -> dict[str, Path]:
-        """The directory of the newest version of each model that serves."""
-
-    async def predict(
-        self, model: str, signature: str, inputs: dict[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Runs a signature of the newest version."""
 
 
 @dataclasses.dataclass(frozen=True)

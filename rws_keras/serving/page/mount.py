@@ -1,7 +1,8 @@
-"""The page as an ASGI application under a path of the server."""
+"""The page as a part of the server's application."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 from collections.abc import AsyncIterator, Callable
@@ -11,36 +12,76 @@ import gradio as gr
 
 from rws_keras.serving.page import drawings
 from rws_keras.serving.page.app import make_page
-from rws_keras.serving.page.models import Served
+from rws_keras.serving.page.served import ServedModels
+from rws_keras.serving.predictor import Predictor
+from rws_keras.serving.rest import RestApi
 
 PATH = "/page"
-_MOST_BYTES = 16 * 2**20
 _CSS = drawings.CSS + "footer { display: none !important; }"
 
 
-@contextlib.asynccontextmanager
-async def page_application(served: Served, api_key: str | None) -> AsyncIterator[Callable]:
-    """The application that answers what is under `PATH`.
+class WithPage:
+    """The server's application with the page under `PATH`.
 
     Args:
-        served: The server's models.
-        api_key: If given, the page asks for it.
+        rest: Answers all other paths.
+        page: Answers what is under `PATH`.
+    """
+
+    def __init__(self, rest: RestApi, page: fastapi.FastAPI):
+        self._rest = rest
+        self._page = page
+        self._open: set[asyncio.Future] = set()
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        if not f"{scope['path']}/".startswith(f"{PATH}/"):
+            await self._rest(scope, receive, send)
+            return
+        answer = asyncio.ensure_future(self._page(scope, receive, send))
+        self._open.add(answer)
+        try:
+            await asyncio.wait([answer])
+        finally:
+            self._open.discard(answer)
+            if answer.cancelled():  # by `close`: a stream of events, which has begun
+                await send({"type": "http.response.body", "body": b""})
+            elif answer.done():
+                answer.result()
+            else:
+                answer.cancel()
+
+    def close(self) -> None:
+        """Ends the streams of open pages, for which the server would wait when it stops."""
+        for answer in self._open:
+            answer.cancel()
+
+
+@contextlib.asynccontextmanager
+async def with_page(
+    rest: RestApi, predictor: Predictor, api_key: str | None
+) -> AsyncIterator[WithPage]:
+    """Starts the page, and ends it with the block.
+
+    Args:
+        rest: The server's own application.
+        predictor: Answers what the page asks of the models.
+        api_key: If given, the page asks its visitors for it.
     """
     application = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         application,
-        make_page(served),
+        make_page(ServedModels(predictor)),
         PATH,
         auth=None
         if api_key is None
         else lambda _, password: hmac.compare_digest(password.encode(), api_key.encode()),
         auth_message="Any user name; the password is the server's API key.",
         footer_links=[],
-        max_file_size=_MOST_BYTES,
+        max_file_size=predictor.limits.body_bytes,
         enable_monitoring=False,
         ssr_mode=False,
         theme=gr.themes.Default(),
         css=_CSS,
     )
     async with application.router.lifespan_context(application):
-        yield application
+        yield WithPage(rest, application)

@@ -133,7 +133,7 @@ def score(
         )
         client = Client(url, model, version, api_key)
         scores = by_server(client, signature or "serving_default")
-        files = _rows_for_server(url, schema_of, paths, options)
+        files = _rows_for_server(schema_of, paths, options)
         told = f"K is that of the server's {signature or 'serving_default'}"
     batches = math.ceil(sum(len(rows.x) for rows in files.values()) / batch_size)
     screen = console()
@@ -193,13 +193,10 @@ def _by_machine(
 
 
 def _rows_for_server(
-    url: str,
     schema_of: str | None,
     paths: list[Path],
     options: tuple[str | None, bool | None, float | None],
 ) -> dict[str, Rows]:
-    import numpy as np
-
     from rws_keras.datasets import Schema, read_rows
     from rws_keras.training import sources
 
@@ -217,8 +214,6 @@ def _rows_for_server(
     }
     for name, rows in files.items():
         _report_unused(name, rows)
-    if url.startswith("http") and any(np.isnan(rows.x).any() for rows in files.values()):
-        raise UserError("Missing values have no place in REST's JSON; give --url grpc://HOST:PORT.")
     if len(widths := {rows.x.shape[1] for rows in files.values()}) > 1:
         raise UserError(f"The files' rows have different lengths: {sorted(widths)}.")
     return files

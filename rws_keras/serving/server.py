@@ -71,10 +71,15 @@ def serve(
     _check_ports(rest_port, grpc_port)
     if api_key == "":
         raise UserError("The API key is empty. Give one, or none at all to serve without a key.")
+    if page:
+        # Takes seconds, in which nothing could be answered if the ports were open.
+        from rws_keras.serving.page.mount import with_page
     # Uvicorn ends at these signals, and then raises them again: the rest is to end in order too.
+    # One that comes before uvicorn listens to them is remembered.
+    told_to_end = threading.Event()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, lambda *_: told_to_end.set())
     repository = Repository(config, settle_seconds=poll_seconds)
     limits = limits or Limits()
 
@@ -101,15 +106,15 @@ def serve(
                 lambda: loop.call_soon_threadsafe(started, *ports, repository.serving()),
             )
             at_end.callback(asyncio.ensure_future(grpc_api.report_health()).cancel)
-            application: RestApi | WithPage = RestApi(predictor, api_key)
+            rest = RestApi(predictor, api_key)
+            application: RestApi | WithPage = rest
             if page:
-                from rws_keras.serving.page.mount import with_page
-
-                application = await at_end.enter_async_context(
-                    with_page(application, predictor, api_key)
-                )
+                application = await at_end.enter_async_context(with_page(rest, predictor, api_key))
             server = _Server(settings(predictor, application), grpc_server)
-            await server.serve([listener])
+            if told_to_end.is_set():
+                await grpc_server.stop(None)
+            else:
+                await server.serve([listener])
 
     def settings(predictor: Predictor, application: RestApi | WithPage) -> uvicorn.Config:
         def refused(code: str) -> None:

@@ -219,8 +219,8 @@ class _Page:
         told = f"{len(x):,} rows, mean log-likelihood {scores.mean():.2f} nats."
         if len(rows.x) > len(x):
             told = f"The first {told} The command `rws-keras score` scores files of any length."
-        if np.isnan(x).any():
-            told += f" {int(np.isnan(x).sum()):,} missing values are completed, in blue."
+        if imputed := sum(isinstance(cell, tuple) for row in cells for cell in row):
+            told += f" {imputed:,} missing values are completed, in blue."
         return told, drawings.table(["row", "nats", *columns], lines)
 
     @_told

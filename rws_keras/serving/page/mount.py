@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping
 
 import fastapi
 import gradio as gr
@@ -37,18 +37,24 @@ class WithPage:
         if not f"{scope['path']}/".startswith(f"{PATH}/"):
             await self._rest(scope, receive, send)
             return
-        answer = asyncio.ensure_future(self._page(scope, receive, send))
+        unfinished = False
+
+        async def tracked(message: MutableMapping) -> None:
+            nonlocal unfinished
+            unfinished = message["type"] == "http.response.start" or message.get("more_body", False)
+            await send(message)
+
+        answer = asyncio.ensure_future(self._page(scope, receive, tracked))
         self._open.add(answer)
         try:
             await asyncio.wait([answer])
         finally:
             self._open.discard(answer)
-            if answer.cancelled():  # by `close`: a stream of events, which has begun
-                await send({"type": "http.response.body", "body": b""})
-            elif answer.done():
-                answer.result()
-            else:
-                answer.cancel()
+            answer.cancel()
+        if not answer.cancelled():
+            answer.result()
+        elif unfinished:  # a stream of events that `close` has ended
+            await send({"type": "http.response.body", "body": b""})
 
     def close(self) -> None:
         """Ends the streams of open pages, for which the server would wait when it stops."""

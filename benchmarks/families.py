@@ -40,7 +40,8 @@ def measure(report: Callable) -> dict:
         )
         usual = data.test
         flips = np.random.default_rng(0).random(usual.shape) < _FLIPPED
-        odd = np.where(flips, 1 - usual, usual)
+        flipped = np.where(flips, 1 - usual, usual)
+        odd = flipped[flips.any(axis=1)]
         is_odd = np.repeat([0, 1], [len(usual), len(odd)])
         for model, score in _models(name, data):
             report(f"{name}: {model}")

@@ -104,6 +104,8 @@ def columns_card(data: Table, samples: Table, names: Sequence[str]) -> str:
         samples: The samples'.
         names: Names `[D]` of the columns.
     """
+    # A bar or a backtick in a name would end the cell.
+    names = [name.replace("|", "\\|").replace("`", "'") for name in names]
     order = np.argsort(-np.abs(data.means - samples.means), kind="stable")[:_MOST_COLUMNS]
     means = [
         (f"`{names[column]}`", f"{data.means[column]:.3f}", f"{samples.means[column]:.3f}")

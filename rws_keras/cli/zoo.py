@@ -132,11 +132,13 @@ def calibrate(
     from rws_keras.zoo import publish as publishing
 
     zoo = zoo or _HERE
-    for name in names or [folder.name for folder in publishing.folders(zoo)]:
-        with writing_to(zoo):
-            publishing.calibrate(zoo / name)
-        say(f"Calibrated {name}.")
-    publishing.write_index(zoo)
+    try:
+        for name in names or [folder.name for folder in publishing.folders(zoo)]:
+            with writing_to(zoo):
+                publishing.calibrate(zoo / name)
+            say(f"Calibrated {name}.")
+    finally:
+        publishing.write_index(zoo)
 
 
 @app.command()

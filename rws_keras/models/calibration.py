@@ -74,6 +74,14 @@ class Calibration:
         both = tf.minimum(self.tail_probability(log_likelihood), mirrored)
         return tf.minimum(2.0 * both, 1.0)
 
+    @property
+    def shares(self) -> np.ndarray:
+        """What share of the data each of the log-likelihoods in `get_config` stands for.
+
+        Of many data not all are kept: one in the middle stands for its neighbours too.
+        """
+        return np.diff(self._ranks, prepend=0) / self.num_data
+
     def _share(self, values, kept, ranks):
         """`(1 + c) / (n + 1)` with c the greatest number of normal rows up to each value."""
         values = tf.cast(values, tf.float32)

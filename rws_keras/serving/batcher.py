@@ -132,7 +132,9 @@ def _results(batch: list[tuple[Job, slice]]) -> list[Arrays | Exception]:
     parts = [{name: array[rows] for name, array in job.inputs.items()} for job, rows in batch]
     try:
         outputs = batch[0][0].signature(_joined(parts))
-        return [outputs] if len(batch) == 1 else _split(outputs, [rows for _, rows in batch])
+        if len(batch) == 1 and batch[0][1] == slice(0, batch[0][0].rows):
+            return [outputs]
+        return _split(outputs, [rows for _, rows in batch])
     except Exception as error:
         if len(batch) == 1:
             return [error]

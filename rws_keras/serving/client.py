@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import grpc
 import numpy as np
@@ -21,12 +21,27 @@ from tensorflow_serving.apis import (
 from rws_keras.errors import UserError, reason
 
 # A server that is busy is asked again after so many seconds.
+_PREDICT = "tensorflow/serving/predict"
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
+_BUSY_HTTP = (429, 503)
+NOT_MODELLED = "Expected values that it models, of binary data 0 or 1: binarise grey levels first."
 _BUSY = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 
 
 class ClientError(UserError):
     """What a server refused, or could not be asked."""
+
+
+class RowsError(ClientError):
+    """Rows that the model does not take.
+
+    Attributes:
+        rows: Their numbers, from 0.
+    """
+
+    def __init__(self, message: str, rows: list[int]):
+        super().__init__(message)
+        self.rows = rows
 
 
 class Client:
@@ -61,6 +76,7 @@ class Client:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https", "grpc") or not parts.netloc:
             raise ClientError(f"Expected http://…, https://… or grpc://HOST:PORT, got {url!r}.")
+        self.url = url
         self.model = model
         self.version = version
         self._timeout = timeout
@@ -78,28 +94,28 @@ class Client:
                 )
             )
             self._ask = self._ask_grpc
-            self._outputs_by_signature = self._outputs_grpc
+            self._metadata = self._metadata_grpc
         else:
             which = "" if version is None else f"/versions/{version}"
-            self._address = f"{url.rstrip('/')}/v1/models/{model}{which}"
+            self._address = f"{url.rstrip('/')}/v1/models/{quote(model, safe='')}{which}"
             self._session = requests.Session()
             self._ask = self._ask_rest
-            self._outputs_by_signature = self._outputs_rest
+            self._metadata = self._metadata_rest
 
     def predict(self, signature: str = "serving_default", **inputs) -> dict[str, np.ndarray]:
         """Runs a signature.
 
         Args:
             signature: Its name.
-            **inputs: An array for each of its inputs, batch first. Integers are sent as int64,
-                all else as float32.
+            **inputs: An array for each of its inputs, batch first. `seed` is sent as int64, all
+                else as float32.
 
         Returns:
             An array for each output, batch first.
 
         Raises:
-            ClientError: If the server refuses, cannot be reached, or stays too busy, or there are
-                rows that the model does not take.
+            RowsError: If there are rows that the model does not take.
+            ClientError: If the server refuses, cannot be reached, or stays too busy.
         """
         return self._predict(signature, inputs, first_row=0)
 
@@ -115,6 +131,14 @@ class Client:
                 time.sleep(pause)
         raise AssertionError
 
+    def served_version(self) -> int:
+        """The version that answers: the given one, or the newest that serves.
+
+        Raises:
+            ClientError: If the server refuses or cannot be reached.
+        """
+        return self._metadata()[0]
+
     def output_names(self, signature: str = "serving_default") -> list[str]:
         """Names of a signature's outputs, in alphabetical order.
 
@@ -125,7 +149,7 @@ class Client:
             ClientError: If the server refuses, cannot be reached, or has no such signature.
         """
         if signature not in self._output_names:
-            definitions = self._outputs_by_signature()
+            _, definitions = self._metadata()
             if signature not in definitions:
                 raise ClientError(
                     f"The model {self.model} has no signature {signature!r}; it has "
@@ -167,7 +191,7 @@ class Client:
         }
         # Not by `json=`, which refuses NaN: a missing value.
         status, answer = self._send("POST", ":predict", data=json.dumps(body))
-        if status in (429, 503) and not last:
+        if status in _BUSY_HTTP and not last:
             return None
         outputs = _or_refuse(status, answer)["outputs"]
         if not isinstance(outputs, dict):
@@ -175,10 +199,15 @@ class Client:
             outputs = {self.output_names(signature)[0]: outputs}
         return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
 
-    def _outputs_rest(self):
-        metadata = _or_refuse(*self._send("GET", "/metadata"))["metadata"]
-        definitions = metadata["signature_def"]["signature_def"]
-        return {name: sorted(each["outputs"]) for name, each in definitions.items()}
+    def _metadata_rest(self):
+        answer = _or_refuse(*self._send("GET", "/metadata"))
+        definitions = answer["metadata"]["signature_def"]["signature_def"]
+        outputs = {
+            name: sorted(each["outputs"])
+            for name, each in definitions.items()
+            if each["method_name"] == _PREDICT
+        }
+        return int(answer["model_spec"]["version"]), outputs
 
     def _send(self, method, what, **content):
         address = self._address + what
@@ -186,7 +215,8 @@ class Client:
             response = self._session.request(
                 method, address, headers=self._key, timeout=self._timeout, **content
             )
-            return response.status_code, response.json()
+            status = response.status_code
+            return status, {} if status in _BUSY_HTTP else response.json()
         except requests.RequestException as error:
             raise ClientError(f"There is no answer from {address}: {_cause(error)}.") from error
 
@@ -199,14 +229,19 @@ class Client:
             return None
         return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
-    def _outputs_grpc(self):
+    def _metadata_grpc(self):
         request = get_model_metadata_pb2.GetModelMetadataRequest(
             model_spec=self._model_spec(), metadata_field=["signature_def"]
         )
         response = self._call(self._stub.GetModelMetadata, request, last=True)
         definitions = get_model_metadata_pb2.SignatureDefMap()
         response.metadata["signature_def"].Unpack(definitions)
-        return {name: sorted(each.outputs) for name, each in definitions.signature_def.items()}
+        outputs = {
+            name: sorted(each.outputs)
+            for name, each in definitions.signature_def.items()
+            if each.method_name == _PREDICT
+        }
+        return response.model_spec.version.value, outputs
 
     def _model_spec(self, signature=""):
         spec = model_pb2.ModelSpec(name=self.model, signature_name=signature)
@@ -232,12 +267,12 @@ def _check_rows(outputs: dict[str, np.ndarray], first_row: int) -> None:
     missing = [np.isnan(out).all(axis=tuple(range(1, out.ndim))) for out in outputs.values()]
     bad = np.flatnonzero(np.all(missing, axis=0))
     if len(bad):
-        rows = [str(first_row + row) for row in bad]
+        rows = [first_row + int(row) for row in bad]
         more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
-        raise ClientError(
-            f"The model does not take {len(rows)} of the rows: {', '.join(rows[:10])}{more} "
-            "(counted from 0). Expected values that it models, of binary data 0 or 1: binarise "
-            "grey levels first. `allow_nan=True` returns NaN for such rows."
+        raise RowsError(
+            f"The model does not take {len(rows)} of the rows: {', '.join(map(str, rows[:10]))}"
+            f"{more} (counted from 0). {NOT_MODELLED} `allow_nan=True` returns NaN for such rows.",
+            rows,
         )
 
 

@@ -104,7 +104,8 @@ def export_preset(preset: Path, to: Path, name: str | None = None, **options) ->
                 "num_completions": scorer.num_completions,
                 "seed": scorer.seed,
                 "schema": machine.schema,
-                "calibration": None if calibration is None else calibration.get_config(),
+                "calibration": calibration
+                and {**calibration.get_config(), "shares": calibration.shares.tolist()},
                 "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "tensorflow": packages.version("tensorflow"),
             },

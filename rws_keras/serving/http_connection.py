@@ -46,6 +46,9 @@ class HttpConnection(HttpToolsProtocol):
             super().data_received(piece)
             if self.transport.is_closing():
                 return
+            # Line breaks between requests end uvicorn's timer and begin nothing.
+            if self._timer is None and (self.cycle is None or self.cycle.response_complete):
+                self._start_timer()
             # Neither the end of headers nor a body: headers, or what may follow a chunked body.
             if self._unparsed >= HEADER_BYTES:
                 if self.cycle is None or self.cycle.response_complete:

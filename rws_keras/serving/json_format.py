@@ -19,7 +19,8 @@ _PIECE = 50_000
 # TF Serving also takes these, which orjson does not. Numbers beyond float32 stand in for them.
 _SPECIAL = {b"NaN": 7.65432109876e299, b"Infinity": 8.76543210987e299, b"Inf": 8.76543210987e299}
 _STRING = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")')
-_BOOLEAN = re.compile(rb"true|false")
+# Values that NumPy would convert, or make huge arrays of; a string before a colon is a key.
+_BOOLEAN_OR_STRING = re.compile(rb'true|false|"\s*[\],}]')
 
 
 def parse(body: bytes, most_rows: int, most_values: int) -> dict:
@@ -102,10 +103,12 @@ class PredictRequest:
             # As in TF Serving, more names than are needed do no harm here.
             columns = {name: columns[name] for name in signature.inputs if name in columns}
         predictor.check_names(signature, columns)
-        booleans = _BOOLEAN.search(body) is not None
+        # The name of the signature is a string too.
+        most = 1 if "signature_name" in content else 0
+        unusual = len(_BOOLEAN_OR_STRING.findall(body)) > most
         self.inputs = {}
         for name, (dtype, _) in signature.inputs.items():
-            self.inputs[name] = _array(name, columns[name], dtype, booleans)
+            self.inputs[name] = _array(name, columns[name], dtype, unusual)
             predictor.check_shape(signature, name, self.inputs[name].shape)
 
 
@@ -136,7 +139,7 @@ def _named(values: Any, signature: Signature) -> dict[str, Any]:
     return {next(iter(signature.inputs)): values}
 
 
-def _array(name: str, values: Any, dtype: tf.DType, booleans: bool) -> np.ndarray:
+def _array(name: str, values: Any, dtype: tf.DType, unusual: bool) -> np.ndarray:
     """Nested lists as an array of the signature's dtype."""
     rows = 1
     if isinstance(values, list) and values:
@@ -144,19 +147,22 @@ def _array(name: str, values: Any, dtype: tf.DType, booleans: bool) -> np.ndarra
         rows = max(1, _PIECE // max(width, 1))
     try:
         if not isinstance(values, list) or len(values) <= rows:
-            return _piece(values, dtype, booleans)
+            return _piece(values, dtype, unusual)
         starts = range(0, len(values), rows)
-        return np.concatenate([_piece(values[i : i + rows], dtype, booleans) for i in starts])
+        return np.concatenate([_piece(values[i : i + rows], dtype, unusual) for i in starts])
     except (ValueError, OverflowError) as error:
         raise invalid(f"The input `{name}` is not an array of {dtype.name}: {error}.") from error
 
 
-def _piece(values: Any, dtype: tf.DType, booleans: bool) -> np.ndarray:
+def _piece(values: Any, dtype: tf.DType, unusual: bool) -> np.ndarray:
+    types = set(map(type, np.asarray(values, object).flat)) if unusual else set()
+    if str in types:
+        raise ValueError("it holds strings")
     array = np.asarray(values)
     wanted = np.dtype(dtype.as_numpy_dtype)
     if not array.size:
         return array.astype(wanted)
-    if booleans and any(type(value) is bool for value in np.asarray(values, object).flat):
+    if bool in types:
         array = array.astype(bool)
     if array.dtype.kind == "f" and np.abs(array).max() > 1e299:
         for token, number in _SPECIAL.items():

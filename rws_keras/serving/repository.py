@@ -213,7 +213,7 @@ class Repository:
         names = {model.name for model in config.model_config_list.config}
         while self.update() and time.monotonic() < end and not self._stop.is_set():
             self._stop.wait(max(self._settle_seconds, 0.1))
-        if missing := sorted(name for name in names if not self.serving()[name]):
+        if missing := sorted(name for name in names if not self.serving().get(name)):
             raise ServingError(
                 Code.UNKNOWN, f"Some models did not become available: {', '.join(missing)}."
             )
@@ -260,6 +260,11 @@ class Repository:
             self._models[name][number] = version
         try:
             found = model_files.fingerprint(path)
+        except Exception as error:
+            version.found = None  # so that the next look, which may succeed, counts as a change
+            self._fail(version, name, error)
+            return False
+        try:
             if version.found != found:
                 version.found, version.since, version.error = found, time.monotonic(), ""
                 version.state = State.START
@@ -271,8 +276,7 @@ class Repository:
             version.state = State.LOADING
             servable = self._load(path)
         except Exception as error:
-            version.state, version.error = State.END, reason(error)
-            self._log_once(f"{name}/{number}", "Version %d of %s: %s", number, name, version.error)
+            self._fail(version, name, error)
             if not isinstance(error, OSError | UserError):
                 _log.debug("From %s:", path, exc_info=True)
             return False
@@ -281,6 +285,11 @@ class Repository:
             version.servable, version.state = servable, State.AVAILABLE
         _log.info("Serving version %d of %s.", number, name)
         return False
+
+    def _fail(self, version: Version, name: str, error: Exception) -> None:
+        version.state, version.error = State.END, reason(error)
+        key = f"{name}/{version.number}"
+        self._log_once(key, "Version %d of %s: %s", version.number, name, version.error)
 
     def _unload(self, name: str, wanted: dict[int, Path]) -> None:
         old = [number for number in self._models[name] if number not in wanted]

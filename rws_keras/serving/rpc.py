@@ -51,6 +51,8 @@ class GrpcApi:
     def server(self) -> grpc.aio.Server:
         """The gRPC server, without an address yet."""
         server = grpc.aio.server(
+            # Messages are received before they are counted among those that are worked on.
+            maximum_concurrent_rpcs=2 * self.predictor.limits.concurrency,
             options=[
                 ("grpc.max_receive_message_length", self.predictor.limits.body_bytes),
                 ("grpc.max_send_message_length", -1),

@@ -15,7 +15,7 @@ from rws_keras.arrays import BINARY
 from rws_keras.datasets import Rows, Schema
 from rws_keras.errors import UserError
 from rws_keras.models.scorer import Scorer
-from rws_keras.serving.client import Client
+from rws_keras.serving.client import NOT_MODELLED, Client, RowsError
 from rws_keras.serving.score_file import ScoreFile
 from rws_keras.training.evaluation import digest
 
@@ -109,7 +109,14 @@ def by_server(client: Client, signature: str) -> Scores:
             "expected serving_default, score_fast or score_accurate."
         )
     columns = [*_ESTIMATES, *(["tail_probability"] if "tail_probability" in outputs else [])]
-    key = {"model": client.model, "version": str(client.version), "signature": signature}
+    # The same version to the end, so that what is continued later is of one version too.
+    client.version = client.served_version()
+    key = {
+        "url": client.url,
+        "model": client.model,
+        "version": client.version,
+        "signature": signature,
+    }
     return Scores(tuple(columns), lambda x: client.predict(signature, x=x), key)
 
 
@@ -174,6 +181,12 @@ def score_files(
         part = slice(start, start + batch_size)
         try:
             found = scores.score(x[part])
+        except RowsError as error:
+            where = [" row ".join(labels[start + row][: 1 + len(names)]) for row in error.rows[:5]]
+            raise UserError(
+                f"The model does not take {len(error.rows)} of these rows: "
+                f"{'' if names else 'row '}{', '.join(where)}. {NOT_MODELLED}"
+            ) from error
         except UserError as error:
             if start == 0:
                 raise

@@ -78,8 +78,10 @@ class Servable:
         self._signatures = {
             name: Signature(name, definition, model)
             for name, definition in self.signature_defs.items()
-            if definition.method_name == PREDICT
+            if definition.method_name == PREDICT and _has_rows(definition)
         }
+        if not self._signatures:
+            raise UserError(f"{path} has no signature whose inputs are rows of numbers.")
         self.row_values = max(
             sum(abs(math.prod(shape[1:])) for _, shape in signature.inputs.values())
             for signature in self._signatures.values()
@@ -108,6 +110,20 @@ class Servable:
             request = log.predict_log.request
             inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
             self.signature(request.model_spec.signature_name or DEFAULT_SIGNATURE)(inputs)
+
+
+def _has_rows(definition: meta_graph_pb2.SignatureDef) -> bool:
+    """Whether all inputs are numbers with a first axis, and there is at least one."""
+    inputs = definition.inputs.values()
+    return bool(inputs) and all(
+        info.tensor_shape.dim
+        and (
+            tf.as_dtype(info.dtype).is_floating
+            or tf.as_dtype(info.dtype).is_integer
+            or tf.as_dtype(info.dtype).is_bool
+        )
+        for info in inputs
+    )
 
 
 def _signature_defs(path: Path) -> dict[str, meta_graph_pb2.SignatureDef]:

@@ -71,15 +71,18 @@ def serve(
     _check_ports(rest_port, grpc_port)
     if api_key == "":
         raise UserError("The API key is empty. Give one, or none at all to serve without a key.")
+    if api_key is not None and not api_key.isascii():
+        raise UserError("The API key must be ASCII: HTTP headers and gRPC metadata have no other.")
     if page:
         # Takes seconds, in which nothing could be answered if the ports were open.
         from rws_keras.serving.page.mount import with_page
     # Uvicorn ends at these signals, and then raises them again: the rest is to end in order too.
     # One that comes before uvicorn listens to them is remembered.
     told_to_end = threading.Event()
+    handlers = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: told_to_end.set())
+            handlers[number] = signal.signal(number, lambda *_: told_to_end.set())
     repository = Repository(config, settle_seconds=poll_seconds)
     limits = limits or Limits()
 
@@ -138,8 +141,12 @@ def serve(
 
     # uvloop, where it is installed.
     loop_factory = uvicorn.Config("").get_loop_factory()
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(run())
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(run())
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _check_ports(rest_port: int, grpc_port: int) -> None:

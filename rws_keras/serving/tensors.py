@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from rws_keras.serving.errors import invalid
+from rws_keras.serving.errors import invalid, too_large
 from rws_keras.serving.predictor import Predictor
 from rws_keras.serving.servable import Signature
 
@@ -44,6 +44,8 @@ def to_array(
         raise invalid(f"The input `{name}` has no definite shape.")
     predictor.check_shape(signature, name, shape)
     size, numpy_dtype = math.prod(shape), np.dtype(dtype.as_numpy_dtype)
+    if size * numpy_dtype.itemsize > predictor.limits.body_bytes:
+        raise too_large(f"The input `{name}` has {size:,} values, too many for a request.")
     if proto.tensor_content:
         if len(proto.tensor_content) != size * numpy_dtype.itemsize or dtype not in _FIELDS:
             raise invalid(f"The input `{name}` does not hold the values of its shape.")

@@ -222,6 +222,7 @@ def calibrate(folder: Path) -> None:
         UserError: If its data are not among the data sets of the library.
     """
     metadata = preset_files.read_metadata(folder / preset_files.METADATA)
+    _check_published(folder, metadata)
     data = _data_of(folder, metadata)
     calibration = HelmholtzMachine.from_preset(folder).calibrate(data.validation)
     with preset_files.replacing(folder) as partial:
@@ -235,8 +236,7 @@ def calibrate(folder: Path) -> None:
 def _data_of(folder: Path, metadata: dict) -> datasets.BinaryData:
     if metadata["dataset"] not in datasets.NAMES:
         raise UserError(
-            f"{folder} cannot be measured: its data, {metadata['dataset']}, are not among the data "
-            "sets of the library."
+            f"{folder}: its data, {metadata['dataset']}, are not among the library's data sets."
         )
     return datasets.load(metadata["dataset"])
 

@@ -81,3 +81,24 @@ def test_what_is_cancelled_is_not_computed():
     found = compute(signature, [[1], list(range(10, 20)), [3]], cancelled=[1])
     assert (found[0], found[2]) == ([2], [6])
     assert signature.batches == [[0], [1, 3]]
+
+
+class Constant(Double):
+    """Gives the same output however many rows there are."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def __call__(self, inputs):
+        super().__call__(inputs)
+        return {"y": np.array(self.output)}
+
+
+@pytest.mark.parametrize("output", [7, [7] * 5])
+def test_outputs_without_a_row_for_each_input_are_refused_in_parts(output):
+    """A request that is computed as a whole gets what the model gives."""
+    large, small = compute(Constant(output), [list(range(10)), [1]])
+    assert isinstance(large, ValueError)
+    assert "row for each row" in str(large)
+    assert small == output

@@ -17,6 +17,7 @@ from rws_keras.errors import UserError
 from rws_keras.models.scorer import Scorer
 from rws_keras.serving.client import Client, ClientError
 from rws_keras.serving.export import export
+from rws_keras.serving.scoring import by_server
 
 pytestmark = pytest.mark.processes
 
@@ -179,5 +180,23 @@ def test_the_command_reads_a_table_by_the_schema_of_a_machine(server, survey, tm
         score("survey", tmp_path / "x.csv", *at, "--schema-of", PRESET)
     with pytest.raises(UserError, match="gives latent_1, not scores"):
         score("survey", tmp_path / "x.csv", *at, "--signature", "posterior")
-    with pytest.raises(UserError, match=r"no signature 'none'; it has impute, posterior"):
+    with pytest.raises(UserError, match=r"no signature 'none'; it has impute, posterior, rec"):
         score("survey", tmp_path / "x.csv", *at, "--signature", "none")
+
+
+def test_rows_that_are_refused_are_named_as_in_the_file(server, x, tmp_path):
+    """By file and row, in whichever batch they are."""
+    np.save(tmp_path / "a.npy", x[:20])
+    table = tmp_path / "b.csv"
+    rows = x[:30].astype(str)
+    rows[24, 3] = "0.5"
+    table.write_text("\n".join(",".join(row) for row in rows) + "\n")
+    arguments = ["score", PRESET, tmp_path / "a.npy", table, "--to", tmp_path / "out.csv"]
+    arguments += ["--url", server.url, "--api-key", "key", "--batch-size", 16]
+    with pytest.raises(UserError, match=r"does not take 1 of these rows: \S*b.csv row 25\. "):
+        CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+
+
+def test_what_is_continued_is_of_one_version(server, client):
+    assert client.served_version() == 1
+    assert by_server(client, "score_fast").key["version"] == client.version == 1

@@ -25,7 +25,10 @@ from rws_keras.training.run import Run
 
 PRESET = "digits-sbn-64-32"
 SIGNATURES = {
-    "serving_default": ["effective_sample_size", "log_likelihood", "standard_error"],
+    # Its K is that of the preset's calibration.
+    "serving_default": [
+        *("effective_sample_size", "log_likelihood", "standard_error", "tail_probability"),
+    ],
     "score_fast": ["effective_sample_size", "log_likelihood", "standard_error"],
     "score_accurate": ["effective_sample_size", "log_likelihood", "standard_error"],
     "posterior": ["latent_1", "latent_2"],

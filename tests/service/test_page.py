@@ -1,25 +1,32 @@
 """The page in a browser: pictures to draw, score and complete; tables; errors; a phone."""
 
+import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+import requests
 from server_process import ServerProcess
 from survey import TABLE, save_machine
 from wire import PRESET, SMALL
 
+from rws_keras.models import Calibration
 from rws_keras.serving.client import Client
 from rws_keras.serving.export import export
+from rws_keras.serving.page import drawings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed.")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = [
     pytest.mark.processes,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed."),
 ]
 # As root it has no sandbox; the rest keeps it from calling home.
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+KEY = "a key"
+LOGIN = {"username": "anybody", "password": KEY}
 SECONDS = 20_000  # in milliseconds: how long to wait for what must appear
 
 
@@ -28,9 +35,10 @@ def server(tmp_path_factory):
     directory = tmp_path_factory.mktemp("page")
     export(PRESET, directory / "models", "digits", **SMALL)
     export(save_machine(directory / "survey.keras"), directory / "models", **SMALL)
-    server = ServerProcess("--models", directory / "models", "--page", log=directory / "log")
+    options = ["--models", directory / "models", "--page", "--api-key", KEY]
+    server = ServerProcess(*options, log=directory / "log")
     yield server
-    server.kill()
+    assert server.stop() == 0, server.log
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +56,7 @@ def opened(server, browser):
 
     def open_page(model="digits", **options):
         contexts.append(browser.new_context(**options))
+        contexts[-1].request.post(f"{server.url}/page/login", form=LOGIN)
         page = contexts[-1].new_page()
         page.set_default_timeout(SECONDS)
         page.requested = []
@@ -89,7 +98,7 @@ def nats(page):
 
 
 def test_draw_score_and_complete(server, opened):
-    page, client = opened(), Client(server.url, "digits")
+    page, client = opened(), Client(server.url, "digits", api_key=KEY)
     stroke(page, (0.5, 0.1), (0.5, 0.9))
     x = drawn(page)
     assert set(np.flatnonzero(x)) >= {12, 20, 28, 36, 44, 52}
@@ -148,7 +157,7 @@ def test_a_table_with_gaps(server, opened, tmp_path):
     assert "2 missing values" in page.inner_text("#table-result")
     x = np.float32([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]])
     mask = np.float32([[1, 1, 1, 1], [0, 1, 1, 1], [1, 0, 0, 0]])
-    client = Client(server.url, "survey")
+    client = Client(server.url, "survey", api_key=KEY)
     found = client.predict("impute", x=x * mask, mask=mask)
     scores = [client.score(x[:1])["log_likelihood"][0], *found["log_likelihood"][1:]]
     np.testing.assert_allclose([float(row[1]) for row in cells], scores, atol=0.006)
@@ -160,6 +169,59 @@ def test_a_table_with_gaps(server, opened, tmp_path):
     page.locator("#file").get_by_text("answers").wait_for()
     page.click("#score-table")
     page.get_by_text("column 'drink': 'gin' is not one of its values").wait_for()
+
+
+def test_many_validation_rows(tmp_path):
+    """Of which some are kept: the histogram counts those that they stand for."""
+    values = np.sort(np.random.default_rng(0).normal(-90.0, 5.0, 10_000)).astype(np.float32)
+    calibration = Calibration(values, 100)
+    kept = np.array(calibration.get_config()["log_likelihoods"])
+    assert len(kept) < 3000
+    np.testing.assert_allclose(calibration.shares.sum(), 1.0)
+    for level in (0.01, 0.1, 0.5, 0.9):
+        below = calibration.shares[kept <= np.quantile(values, level)].sum()
+        assert below == pytest.approx(level, abs=1e-3)
+    drawn = drawings.histogram(kept, calibration.shares, marked=-200.0)
+    assert "aria-label=\"The row's log-likelihood, -200.00 nats" in drawn
+
+
+def call(visitor, server, name, *data):
+    """Calls a function of the page as its browser does; returns how it told the outcome."""
+    address = f"{server.url}/page/gradio_api/queue"
+    config = visitor.get(f"{server.url}/page/config", timeout=30).json()
+    (function,) = [each for each in config["dependencies"] if each["api_name"] == name]
+    body = {"fn_index": function["id"], "session_hash": "one", "data": data}
+    visitor.post(f"{address}/join", json=body, timeout=30).raise_for_status()
+    events = visitor.get(f"{address}/data?session_hash=one", stream=True, timeout=30)
+    with events:
+        for line in events.iter_lines():
+            if b"process_completed" in line:
+                return json.loads(line.removeprefix(b"data: "))
+    raise AssertionError("The function does not end.")
+
+
+def test_forged_paths_and_large_bodies_are_refused(server, tmp_path):
+    """Of files only those that a visitor has uploaded are read."""
+    visitor = requests.Session()
+    visitor.post(f"{server.url}/page/login", data=LOGIN, timeout=30).raise_for_status()
+    assert call(visitor, server, "names")["success"]
+    secret = tmp_path / "secret.csv"
+    secret.write_text("smokes,drink\nyes,secret\n")
+    forged = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    outcome = call(visitor, server, "score_table", "survey", forged)
+    assert not outcome["success"]
+    assert "was not uploaded by a user" in outcome["output"]["error"]
+    join = f"{server.url}/page/gradio_api/queue/join"
+    assert visitor.post(join, data=b"x" * (17 * 2**20), timeout=30).status_code == 413
+    assert visitor.get(f"{server.url}/page/gradio_api/runs", timeout=30).status_code == 404
+
+
+def test_without_the_key_there_is_no_page(server):
+    assert requests.get(f"{server.url}/page/config", timeout=30).status_code == 401
+    given = {"username": "anybody", "password": "wrong"}
+    answer = requests.post(f"{server.url}/page/login", data=given, timeout=30)
+    assert answer.status_code == 400
+    assert requests.get(f"{server.url}/v1/models/digits", timeout=30).status_code == 401
 
 
 def test_it_fits_a_phone(opened):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import html
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,6 +24,8 @@ from rws_keras.serving.page.served import ServedModels
 # Rows of a table that are scored and shown.
 _MOST_ROWS = 200
 _SAMPLES = 60
+# Models whose descriptions are kept.
+_KEPT = 20
 
 
 def make_page(served: ServedModels) -> gr.Blocks:
@@ -31,7 +35,9 @@ def make_page(served: ServedModels) -> gr.Blocks:
         served: The server's models.
     """
     page = _Page(served)
-    with gr.Blocks(title="rws_keras models", analytics_enabled=False) as blocks:
+    with gr.Blocks(
+        title="rws_keras models", analytics_enabled=False, delete_cache=(600, 3600)
+    ) as blocks:
         gr.Markdown("# Models on this server")
         name = gr.Dropdown([], label="Model", elem_id="model")
         status = gr.Markdown(elem_id="status")
@@ -66,14 +72,13 @@ def make_page(served: ServedModels) -> gr.Blocks:
             samples = gr.HTML(elem_id="samples")
             drawn = gr.State([])
         with gr.Tab("Receptive fields"):
-            fields = gr.Image(show_label=False, interactive=False, elem_id="fields", height=420)
-            no_fields = gr.Markdown()
+            fields = gr.HTML(elem_id="fields")
         with gr.Tab("Card"):
             card = gr.Markdown(elem_id="card")
 
         shown = [
             *(status, image_part, table_part, editor, result, distribution, completions),
-            *(table_result, table, samples, drawn, fields, no_fields, card),
+            *(table_result, table, samples, drawn, fields, card),
         ]
         blocks.load(page.names, None, name, show_progress="hidden")
         name.change(page.choose, name, shown, show_progress="hidden")
@@ -95,7 +100,9 @@ def _told(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]
         try:
             return await method(*arguments)
         except UserError as error:
-            raise gr.Error(str(error), duration=10) from error
+            raise gr.Error(html.escape(str(error)), duration=10) from error
+        except TimeoutError as error:
+            raise gr.Error("The server is too busy; try again later.", duration=10) from error
 
     return answer
 
@@ -105,6 +112,7 @@ class _Page:
 
     def __init__(self, served: ServedModels):
         self._served = served
+        self._models: dict[Path, Model] = {}
 
     def _model(self, name: str | None) -> Model:
         directories = self._served.directories()
@@ -114,7 +122,13 @@ class _Page:
                 if name
                 else "Choose a model first."
             )
-        return Model.of(name, directories[name])
+        directory = directories[name]
+        if directory not in self._models:
+            self._models = {
+                directory: Model.of(name, directory),
+                **dict(list(self._models.items())[:_KEPT]),
+            }
+        return self._models[directory]
 
     @_told
     async def names(self):
@@ -127,8 +141,12 @@ class _Page:
     @_told
     async def choose(self, name: str):
         """Shows another model."""
-        model = self._model(name)
-        images, fields = model.image_shape is not None, model.receptive_fields
+        try:
+            model = self._model(name)
+        except UserError as error:  # in place of another model, not beside it
+            nothing = gr.Row(visible=False), gr.Column(visible=False), picture(np.zeros((1, 1)))
+            return html.escape(str(error)), *nothing, *("", "", "", "", "", "", [], "", "")
+        images = model.image_shape is not None
         where = f"Version {model.version}, {model.units} visible units, K = {model.num_particles}."
         return (
             where,
@@ -136,8 +154,7 @@ class _Page:
             gr.Column(visible=not images),
             picture(np.zeros(model.image_shape or (1, 1))),
             *("", "", "", "", "", "", []),
-            gr.Image(None if fields is None else str(fields), visible=fields is not None),
-            "" if fields else "There are none for this family of layers.",
+            model.receptive_fields or "There are none for this family of layers.",
             model.card or "This model has no card.",
         )
 
@@ -204,7 +221,10 @@ class _Page:
         model = self._model(name)
         if path is None:
             raise UserError("Upload a CSV file first.")
-        rows = read_rows(Path(path), model.units, model.schema, missing=True)
+        # In a thread: the server's other clients do not wait for it.
+        rows = await asyncio.to_thread(
+            read_rows, Path(path), model.units, model.schema, missing=True
+        )
         x = rows.x[:_MOST_ROWS]
         found = await self._impute(model, x)
         scores = found["log_likelihood"]
@@ -239,11 +259,11 @@ def _score_parts(model: Model, found: dict, told: str, part: bool) -> tuple[str,
     """The score as text, and where it is among those of validation rows."""
     score, error = found["log_likelihood"][0], found["standard_error"][0]
     text = f"## {score:.2f} nats\n\nLog-likelihood {told}, standard error {error:.2f}."
-    if part or model.usual is None:
+    if part or model.usual is None or model.shares is None:
         return text, ""
-    share = float(np.mean(model.usual <= score))
+    share = found["tail_probability"][0]
     text += f" {share:.1%} of the validation rows are as improbable or more."
-    return text, drawings.histogram(model.usual, float(score))
+    return text, drawings.histogram(model.usual, model.shares, float(score))
 
 
 def _cells(model: Model, x: np.ndarray, mean: np.ndarray, names: list[str] | None):

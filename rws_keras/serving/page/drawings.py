@@ -32,13 +32,20 @@ def _png(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def histogram(values: np.ndarray, marked: float) -> str:
-    """A histogram of log-likelihoods, with a line where one of another row is."""
-    low, high = np.quantile(values, [0.005, 1.0])
-    low, high = min(low, marked), max(high, marked)
+def histogram(values: np.ndarray, shares: np.ndarray, marked: float) -> str:
+    """A histogram of log-likelihoods, with a line where one of another row is.
+
+    Args:
+        values: In ascending order, `[n]`.
+        shares: How many rows each stands for, as a share of all, `[n]`.
+        marked: The other one.
+    """
+    # The lowest half per cent would make it too wide.
+    lowest = values[np.searchsorted(np.cumsum(shares), 0.005)]
+    low, high = min(lowest, marked), max(values[-1], marked)
     margin = 0.03 * max(high - low, 1e-6)
     low, high = low - margin, high + margin
-    counts, _ = np.histogram(values, _BINS, (low, high))
+    counts, _ = np.histogram(values, _BINS, (low, high), weights=shares)
     width = 400 / _BINS
     bars = "".join(
         f'<rect x="{index * width:.1f}" y="{100 - 95 * count / counts.max():.1f}" '

@@ -27,9 +27,11 @@ class Model:
         num_particles: K of `serving_default`.
         image_shape: `(height, width)` if its rows are pictures.
         schema: How the columns of a table become units, if it is known.
-        usual: Log-likelihoods of validation rows with the same K, in nats; `None` without any.
+        usual: Log-likelihoods of validation rows with the same K, in nats, in ascending order;
+            `None` without any.
+        shares: What share of the validation rows each of them stands for.
         card: The model's card, Markdown.
-        receptive_fields: A picture, if there is one.
+        receptive_fields: A picture as HTML, "" if there is none.
     """
 
     name: str
@@ -39,8 +41,9 @@ class Model:
     image_shape: tuple[int, int] | None
     schema: Schema | None
     usual: np.ndarray | None
+    shares: np.ndarray | None
     card: str
-    receptive_fields: Path | None
+    receptive_fields: str
 
     @classmethod
     def of(cls, name: str, directory: Path) -> Model:
@@ -56,8 +59,16 @@ class Model:
                 "know what its rows are. Its scores are available by REST and gRPC."
             )
         about = read_json(path)
-        preset, usual = about["preset"], about["calibration"]
-        particles = about["num_particles"]["serving_default"]
+        try:
+            preset, schema, usual = about["preset"], about["schema"], about["calibration"]
+            particles = about["num_particles"]["serving_default"]
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"The model {name} was exported by an earlier version of rws_keras; export it "
+                "again."
+            ) from error
+        if usual and usual["num_particles"] != particles:
+            usual = None
         card, fields = path.parent / "README.md", path.parent / "receptive_fields.png"
         return cls(
             name=name,
@@ -65,12 +76,11 @@ class Model:
             units=preset["visible_units"],
             num_particles=particles,
             image_shape=tuple(preset["image_shape"]) if preset.get("image_shape") else None,
-            schema=Schema.from_config(about["schema"]) if about["schema"] else None,
-            usual=np.array(usual["log_likelihoods"])
-            if usual and usual["num_particles"] == particles
-            else None,
+            schema=Schema.from_config(schema) if schema else None,
+            usual=np.array(usual["log_likelihoods"]) if usual else None,
+            shares=np.array(usual["shares"]) if usual else None,
             card=_with_pictures(card) if card.exists() else "",
-            receptive_fields=fields if fields.exists() else None,
+            receptive_fields=f'<img src="{_data_url(fields)}">' if fields.exists() else "",
         )
 
     @property
@@ -85,6 +95,10 @@ class Model:
         return self.image_shape
 
 
+def _data_url(picture: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+
+
 def _with_pictures(card: Path) -> str:
     """The card with its pictures in it, as the page has no files beside it."""
 
@@ -92,6 +106,6 @@ def _with_pictures(card: Path) -> str:
         picture = card.parent / match[1]
         if not picture.exists():
             return ""
-        return f"![](data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()})"
+        return f"![]({_data_url(picture)})"
 
     return re.sub(r"!\[\]\(([\w.-]+\.png)\)", embedded, card.read_text())

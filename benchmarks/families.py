@@ -23,8 +23,8 @@ _SETS = (
 _FAMILIES = {"SBN": "sbn", "DSBN": "dsbn", "AR-SBN": "arsbn", "NADE": "nade"}
 _EPOCHS, _PATIENCE = 100, 5
 # For time; all models have the same rows.
-_TRAIN_ROWS, _VALIDATION_ROWS, _TEST_ROWS = 4000, 1000, 1000
-_NUM_PARTICLES = 1000
+_TRAIN_ROWS, _VALIDATION_ROWS, _TEST_ROWS = 4000, 500, 1000
+_VALIDATION_PARTICLES, _NUM_PARTICLES = 20, 200
 _FLIPPED = 0.05
 
 
@@ -83,7 +83,13 @@ def _models(name, data) -> Iterator[tuple[str, Callable]]:
 
 def _trained(name: str, data: datasets.BinaryData, family: str) -> HelmholtzMachine:
     _, recipe = recipes.for_data(name)
-    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"p": family})})
+    changes = {
+        "model": recipe.model.model_copy(update={"p": family}),
+        "evaluation": recipe.evaluation.model_copy(
+            update={"validation_particles": _VALIDATION_PARTICLES}
+        ),
+    }
+    recipe = recipe.model_copy(update=changes)
     machine = recipe.make_machine(data)
     fit_to_best(machine, data.train, data.validation, recipe.batch_size, _EPOCHS, _PATIENCE)
     return machine

@@ -19,7 +19,6 @@ def pages(evidence: Evidence) -> dict[Path, dict[str, Callable[[], str]]]:
             "cells": lambda: cells(found["missing_values"]),
             "coverage": lambda: coverage(found["imputation_coverage"]),
         },
-        GUIDES / "choosing.md": {"families": lambda: families(found["families"])},
         GUIDES / "thresholds.md": {"anomalies": lambda: anomalies(found["anomalies"])},
     }
 
@@ -51,32 +50,6 @@ def coverage(found: dict) -> str:
         for row in found["methods"]
     ]
     return table(columns, rows)
-
-
-def families(found: dict) -> str:
-    """Test log-likelihoods on tables, a model in each column; the AUROC of odd rows below."""
-    models = list(dict.fromkeys(row["model"] for row in found["rows"]))
-    by_set: dict[str, list[dict]] = {}
-    for row in found["rows"]:
-        by_set.setdefault(row["dataset"], []).append(row)
-    lines = []
-    for name, rows in by_set.items():
-        best = max(row["log_likelihood"] for row in rows)
-        figures = [f"{row['log_likelihood']:.2f}" for row in rows]
-        lines.append(
-            [name]
-            + [
-                f"**{figure}**" if row["log_likelihood"] == best else figure
-                for row, figure in zip(rows, figures, strict=True)
-            ]
-        )
-    areas = [[name, *(f"{row['auroc']:.3f}" for row in rows)] for name, rows in by_set.items()]
-    return "\n\n".join(
-        [
-            table(["test log-likelihood, nats", *models], lines),
-            table(["AUROC of odd rows", *models], areas),
-        ]
-    )
 
 
 def anomalies(found: dict) -> str:

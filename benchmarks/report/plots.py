@@ -40,7 +40,7 @@ def _comparison(evidence: Evidence, name: str, directory: Path) -> None:
     comparison = evidence.comparison(name)
     # REINFORCE is so far above all others that nothing could be read beside it.
     rows = [row for row in evidence.done(name) if row.method != "REINFORCE"]
-    if not rows:
+    if len(rows) < 2:
         return
     plot_values(comparison, rows, directory / f"{name}-values")
     if comparison.reference:

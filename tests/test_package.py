@@ -178,7 +178,7 @@ def test_an_exported_preset_is_served(installation):
 
 
 def predict(port, x, server):
-    """Asks for scores as soon as the server answers."""
+    """Asks for scores until the model is loaded."""
     url = f"http://127.0.0.1:{port}/v1/models/{PRESET}:predict"
     body = json.dumps({"instances": x.tolist()}).encode()
     deadline = time.monotonic() + 120
@@ -186,9 +186,9 @@ def predict(port, x, server):
         try:
             with urllib.request.urlopen(url, body, timeout=60) as response:
                 return json.load(response)
-        except urllib.error.HTTPError:
-            raise
-        except OSError:
+        except OSError as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code != 503:
+                raise
             assert server.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.2)

@@ -236,7 +236,7 @@ def calibrate(folder: Path) -> None:
 def _data_of(folder: Path, metadata: dict) -> datasets.BinaryData:
     if metadata["dataset"] not in datasets.NAMES:
         raise UserError(
-            f"{folder}: its data, {metadata['dataset']}, are not among the library's data sets."
+            f"{folder}: its data set, {metadata['dataset']}, is not one of the library's data sets."
         )
     return datasets.load(metadata["dataset"])
 

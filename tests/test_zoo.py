@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -217,4 +219,23 @@ def test_what_is_generated_can_be_generated_anew(zoo):
     publishing.regenerate(zoo)
     assert content() == before
     publishing.verify(zoo / "tiny")
+    publishing.verify_index(zoo)
+
+
+def test_a_preset_is_calibrated_with_its_validation_rows(tmp_path):
+    """To the same distribution as that of the zoo; nothing else of the preset changes."""
+    zoo, folder = tmp_path / "zoo", tmp_path / "zoo" / "digits-sbn-64-32"
+    shutil.copytree(publishing.ZOO / folder.name, folder)
+    content = json.loads((folder / "config.json").read_text())
+    kept = content["config"].pop("calibration")
+    (folder / "config.json").write_text(json.dumps(content))
+    preset_files.write_metadata(folder, preset_files.read_metadata(folder / "preset.json"))
+    assert HelmholtzMachine.from_preset(folder).calibration is None
+    arguments = ["zoo", "calibrate", folder.name, "--zoo", str(zoo)]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.output == f"Calibrated {folder.name}.\n"
+    found = HelmholtzMachine.from_preset(folder).calibration.get_config()
+    assert found["num_data"] == kept["num_data"] == 300
+    np.testing.assert_allclose(found["log_likelihoods"], kept["log_likelihoods"], rtol=1e-4)
+    publishing.verify(folder)
     publishing.verify_index(zoo)

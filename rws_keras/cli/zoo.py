@@ -16,6 +16,16 @@ from rws_keras.files import expanded
 
 app = typer.Typer(help="Lists, checks and publishes presets.", no_args_is_help=True)
 
+_Presets = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PRESET", help="Presets. [default: all of the zoo]"),
+]
+# Of the commands that write to it.
+_Zoo = Annotated[
+    Path | None,
+    typer.Option(parser=expanded, help="Directory of the zoo. [default: ./zoo where there is one]"),
+]
+
 # The zoo that a checkout has.
 _HERE = Path("zoo")
 
@@ -76,10 +86,7 @@ def download(name: Preset, zoo: ZooAddress = None) -> None:
 
 @app.command()
 def verify(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PRESET", help="Presets. [default: all of the zoo]"),
-    ] = None,
+    names: _Presets = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Estimate the test likelihood again.")
     ] = False,
@@ -111,16 +118,8 @@ def verify(
 
 @app.command()
 def calibrate(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PRESET", help="Presets; all of the zoo by default."),
-    ] = None,
-    zoo: Annotated[
-        Path | None,
-        typer.Option(
-            parser=expanded, help="Directory of the zoo. [default: ./zoo where there is one]"
-        ),
-    ] = None,
+    names: _Presets = None,
+    zoo: _Zoo = None,
 ) -> None:
     """Calibrates published presets with the validation rows of their data.
 
@@ -154,12 +153,7 @@ def publish(
         str | None,
         typer.Option(help="The preset's name. [default: that of the run, the file or the folder]"),
     ] = None,
-    zoo: Annotated[
-        Path | None,
-        typer.Option(
-            parser=expanded, help="Directory of the zoo. [default: ./zoo where there is one]"
-        ),
-    ] = None,
+    zoo: _Zoo = None,
     data: Annotated[
         str | None,
         typer.Option(

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from rws_keras import HelmholtzMachine
+from rws_keras.arrays import BINARY
 from rws_keras.callbacks import receptive_fields, write_png
 from rws_keras.callbacks.plots import tile_fields
 from rws_keras.errors import UserError
@@ -103,6 +104,7 @@ def export_preset(preset: Path, to: Path, name: str | None = None, **options) ->
                 "num_particles": scorer.tiers,
                 "num_completions": scorer.num_completions,
                 "seed": scorer.seed,
+                "binary": machine.p_layers[0].support is BINARY,
                 "schema": machine.schema,
                 "calibration": calibration
                 and {**calibration.get_config(), "shares": calibration.shares.tolist()},

@@ -358,8 +358,7 @@ def for_data(path: str | Path, **options: Any) -> tuple[str, Recipe]:
     units, and stops training once the validation likelihood has not risen for some time.
 
     Args:
-        path: A table, an array or a folder of images; see `datasets.load_file`. Or the name of a
-            data set.
+        path: A table, an array or a folder of images; see `datasets.load_file`.
         **options: Of [data], for instance `leave_out`.
 
     Returns:
@@ -368,8 +367,7 @@ def for_data(path: str | Path, **options: Any) -> tuple[str, Recipe]:
     Raises:
         UserError: If the data cannot be loaded.
     """
-    content = {"dataset": str(path), "model": {"latents": [1]}, "epochs": 1}
-    content |= {"data": options} if options else {}
+    content = {"dataset": str(path), "data": options, "model": {"latents": [1]}, "epochs": 1}
     where = f"The recipe for {path}"
     data = validated(content, where).load_data()
     units = data.train.shape[1]

@@ -3,20 +3,27 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import http.client
 import json
 import socket
 import threading
 import time
+import tracemalloc
+import types
 
 import grpc
 import numpy as np
 import psutil
 import pytest
+import tensorflow as tf
 from server_process import ServerProcess
+from tensorflow.core.framework import tensor_pb2
 from wire import PREDICT, ROW, request_for
 
+from rws_keras.serving import json_format, tensors
 from rws_keras.serving.batcher import Batcher
+from rws_keras.serving.errors import ServingError
 from rws_keras.serving.export import export
 from rws_keras.serving.metrics import Metrics
 from rws_keras.serving.predictor import Limits, Predictor
@@ -302,3 +309,45 @@ def test_a_rest_request_has_a_deadline(server):
 def test_it_listens_before_it_is_ready(server):
     assert server.readiness[0] == 503
     assert server.readiness[-1] == 200
+
+
+def test_a_line_break_after_a_request_does_not_keep_a_connection(server):
+    with connect(server, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"\r\n")
+        connection.settimeout(5 * IDLE)
+        assert answer(connection) == b""
+
+
+def refuse(inputs, function):
+    """Calls a function of a predictor and a signature; returns the message and the peak in MiB."""
+    predictor = Predictor(Repository(lambda: None), None, Limits(), Metrics())
+    signature = types.SimpleNamespace(inputs=inputs)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ServingError) as caught:
+            function(predictor, signature)
+        return str(caught.value), tracemalloc.get_traced_memory()[1] / 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_strings_take_no_memory_of_their_longest_one():
+    content = {"instances": ["a" * 100_000] + ["b"] * 3000}
+    body = json.dumps(content).encode()
+    inputs = {"x": (tf.float32, [-1])}
+    message, peak = refuse(inputs, functools.partial(json_format.PredictRequest, body, content))
+    assert "it holds strings" in message
+    assert peak < 10.0
+
+
+def test_a_shape_without_values_takes_no_memory():
+    proto = tensor_pb2.TensorProto(dtype=tf.float32.as_datatype_enum)
+    for size in (1, 2 * 10**8):
+        proto.tensor_shape.dim.add(size=size)
+    inputs = {"x": (tf.float32, [-1, -1])}
+    message, peak = refuse(
+        inputs, lambda predictor, signature: tensors.to_array(predictor, signature, "x", proto)
+    )
+    assert "200,000,000 values, too many" in message
+    assert peak < 10.0

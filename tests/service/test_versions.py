@@ -14,6 +14,7 @@ from server_process import ServerProcess
 from tensorflow_serving.apis import model_management_pb2
 from wire import PREDICT, as_python, request_for
 
+from rws_keras.serving import model_files
 from rws_keras.serving.errors import ServingError
 from rws_keras.serving.model_config import directory_config
 from rws_keras.serving.repository import Repository
@@ -300,4 +301,24 @@ def test_a_version_that_was_incomplete_is_tried_again_when_it_changes(tmp_path):
     (version / "variables" / "index").touch()
     repository.update()
     assert len(tried) == 2
+    assert repository.serving() == {"m": [1]}
+
+
+def test_a_passing_fault_of_the_disk_is_not_for_good(tmp_path, monkeypatch):
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / "saved_model.pb").touch()
+    repository = Repository(lambda: directory_config(tmp_path), lambda path: path, 1000.0)
+    repository.update()  # seen, and left to settle
+    look = model_files.fingerprint
+
+    def fail(path):
+        raise OSError("Stale file handle")
+
+    monkeypatch.setattr(model_files, "fingerprint", fail)
+    repository.update()
+    (status,) = repository.statuses("m", None, None)
+    assert status.status.error_message == "Stale file handle"
+    monkeypatch.setattr(model_files, "fingerprint", look)
+    repository._settle_seconds = 0.0
+    repository.update()
     assert repository.serving() == {"m": [1]}

@@ -61,12 +61,18 @@ class Model:
         about = read_json(path)
         try:
             preset, schema, usual = about["preset"], about["schema"], about["calibration"]
+            binary = about["binary"]
             particles = about["num_particles"]["serving_default"]
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"The model {name} was exported by an earlier version of rws_keras; export it "
                 "again."
             ) from error
+        if not binary:
+            raise UserError(
+                f"The page shows models of binary data; the units of {name} are real. Its scores "
+                "are available by REST and gRPC."
+            )
         if usual and usual["num_particles"] != particles:
             usual = None
         card, fields = path.parent / "README.md", path.parent / "receptive_fields.png"

@@ -19,7 +19,7 @@ class HttpConnection(HttpToolsProtocol):
     """An HTTP connection.
 
     Args:
-        idle_seconds: It is closed when a request's headers are not complete after this time.
+        idle_seconds: It is closed when the server has waited so long for a request's headers.
         refused: Called with the code of a request that is no HTTP, or whose headers are too large.
         **options: Of uvicorn.
     """
@@ -29,15 +29,28 @@ class HttpConnection(HttpToolsProtocol):
         self._idle_seconds = idle_seconds
         self._refused = refused
         self._unparsed = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._idle_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._start_timer()
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self._watchdog.cancel()
         super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        left = self._idle_since + self._idle_seconds - self.loop.time()
+        if left <= 0:
+            if self.transport.is_closing():  # waits for its client to read what was sent
+                self.transport.abort()
+            elif self._answered():
+                self.transport.close()
+            left = self._idle_seconds
+        self._watchdog = self.loop.call_later(left, self._watch)
+
+    def _answered(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
         for start in range(0, len(data), HEADER_BYTES):
@@ -46,12 +59,9 @@ class HttpConnection(HttpToolsProtocol):
             super().data_received(piece)
             if self.transport.is_closing():
                 return
-            # Line breaks between requests end uvicorn's timer and begin nothing.
-            if self._timer is None and (self.cycle is None or self.cycle.response_complete):
-                self._start_timer()
             # Neither the end of headers nor a body: headers, or what may follow a chunked body.
             if self._unparsed >= HEADER_BYTES:
-                if self.cycle is None or self.cycle.response_complete:
+                if self._answered():
                     self.transport.write(_ANSWER)
                 self._refused("OUT_OF_RANGE")
                 self.transport.close()
@@ -63,12 +73,10 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._timer is None:
-            self._start_timer()
+        self._idle_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
         self._unparsed = 0
-        self._stop_timer()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -80,23 +88,5 @@ class HttpConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._idle_since = self.loop.time()
         super().on_response_complete()
-        # An answer before the body is there, such as 413: the rest may take as long, not forever.
-        if self.cycle.more_body and self._timer is None:
-            self._start_timer()
-
-    def timeout_keep_alive_handler(self) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        self.transport.close()
-        # Closing waits for clients to read what was sent; some never do.
-        self.loop.call_later(self._idle_seconds, self.transport.abort)
-
-    def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(self._idle_seconds, self._close)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

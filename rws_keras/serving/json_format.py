@@ -11,7 +11,6 @@ import orjson
 import tensorflow as tf
 
 from rws_keras.serving.errors import invalid
-from rws_keras.serving.predictor import Predictor
 from rws_keras.serving.servable import Signature
 
 # Values that are converted at once; between two pieces other threads have their turn.
@@ -75,41 +74,37 @@ def signature_name(content: dict) -> str:
     return name
 
 
-class PredictRequest:
-    """The tensors of a `:predict` request, of rows (`instances`) or of columns (`inputs`).
+def tensors(
+    body: bytes, content: dict, signature: Signature, most_rows: int
+) -> dict[str, np.ndarray]:
+    """The inputs of a `:predict` request, of rows (`instances`) or of columns (`inputs`).
 
     Args:
         body: The request's bytes.
         content: Their content.
-        predictor: Checks names and shapes.
         signature: The signature to run.
-
-    Attributes:
-        by_row: Whether it has rows.
-        inputs: An array for each input.
+        most_rows: How many rows a request may have.
 
     Raises:
         ServingError: If the request does not fit the signature.
     """
-
-    def __init__(self, body: bytes, content: dict, predictor: Predictor, signature: Signature):
-        self.by_row = "instances" in content
-        if self.by_row == ("inputs" in content):
-            raise invalid("Expected one of the keys 'instances' (rows) and 'inputs' (columns).")
-        if self.by_row:
-            columns = _columns(content["instances"], signature)
-        else:
-            columns = _named(content["inputs"], signature)
-            # As in TF Serving, more names than are needed do no harm here.
-            columns = {name: columns[name] for name in signature.inputs if name in columns}
-        predictor.check_names(signature, columns)
-        # The name of the signature is a string too.
-        most = 1 if "signature_name" in content else 0
-        unusual = len(_BOOLEAN_OR_STRING.findall(body)) > most
-        self.inputs = {}
-        for name, (dtype, _) in signature.inputs.items():
-            self.inputs[name] = _array(name, columns[name], dtype, unusual)
-            predictor.check_shape(signature, name, self.inputs[name].shape)
+    if ("instances" in content) == ("inputs" in content):
+        raise invalid("Expected one of the keys 'instances' (rows) and 'inputs' (columns).")
+    if "instances" in content:
+        columns = _columns(content["instances"], signature)
+    else:
+        columns = _named(content["inputs"], signature)
+        # As in TF Serving, more names than are needed do no harm here.
+        columns = {name: columns[name] for name in signature.inputs if name in columns}
+    signature.check_names(columns)
+    # The name of the signature is a string too.
+    most = 1 if "signature_name" in content else 0
+    unusual = len(_BOOLEAN_OR_STRING.findall(body)) > most
+    arrays = {}
+    for name, (dtype, _) in signature.inputs.items():
+        arrays[name] = _array(name, columns[name], dtype, unusual)
+        signature.check_shape(name, arrays[name].shape, most_rows)
+    return arrays
 
 
 def _columns(instances: Any, signature: Signature) -> dict[str, Any]:

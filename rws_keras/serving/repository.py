@@ -7,7 +7,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,16 @@ from rws_keras.serving.servable import Servable
 _log = logging.getLogger(__name__)
 
 State = ModelVersionStatus.State
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Which model a request means, and what of it."""
+
+    model: str
+    version: int | None = None
+    label: str | None = None
+    signature: str = ""
 
 
 @dataclasses.dataclass
@@ -100,22 +110,19 @@ class Repository:
                 if self.update() and not self.loaded:
                     self._stop.wait(self._settle_seconds)
                     self.update()
-                self._no_fault("")
+                self._note("all")
             except Exception as error:
-                self._log_once("", "Looking for versions failed: %s", reason(error))
+                self._note("all", f"Looking for versions failed: {reason(error)}")
             if not self.loaded and not self._stop.is_set():
                 self.loaded = True
                 loaded()
             self._stop.wait(poll_seconds)
 
-    def _log_once(self, key: str, message: str, *arguments) -> None:
-        text = message % arguments
-        if self._faults.get(key) != text:
-            self._faults[key] = text
-            _log.warning(message, *arguments)
-
-    def _no_fault(self, key: str) -> None:
-        self._faults.pop(key, None)
+    def _note(self, what: str, fault: str = "") -> None:
+        """Logs a fault once, until it is another one or gone."""
+        if fault and fault != self._faults.get(what):
+            _log.warning(fault)
+        self._faults[what] = fault
 
     def ready(self) -> bool:
         """Whether requests can be answered: at least one version of one model serves.
@@ -137,67 +144,50 @@ class Repository:
         """Whether there is a model of this name."""
         return name in self._models
 
-    def statuses(self, name: str, number: int | None, label: str | None) -> list:
-        """Statuses of a model's versions, the newest first.
+    def versions(self, target: Target, serving: bool = False) -> list[Version]:
+        """The versions that a request means, the newest first, and at least one.
+
+        Args:
+            target: What the request says.
+            serving: Whether only those are meant that are loaded.
 
         Raises:
             ServingError: If there is no such model or version.
         """
         with self._lock:
-            number = self._labelled(name, number, label)
-            versions = self._versions(name)
-            chosen = [v for v in versions.values() if number in (None, v.number)]
-            if not chosen:
-                raise self._missing(name, number, versions)
-            return [v.status() for v in sorted(chosen, key=lambda v: -v.number)]
+            number, name = target.version, target.model
+            if target.label is not None:
+                labels = self._labels.get(name, {})
+                if target.label not in labels:
+                    raise invalid(
+                        f"Unrecognized servable version label '{target.label}' of '{name}'; it "
+                        f"has: {_listed(labels)}."
+                    )
+                number = labels[target.label]
+            if name not in self._models:
+                raise self._missing(f"unknown model '{name}'; served: {_listed(self._models)}.")
+            versions = self._models[name]
+            known = [n for n in sorted(versions, reverse=True) if versions[n].serves or not serving]
+            if number is None and not known:
+                raise self._missing(f"model '{name}' has no version that serves.")
+            if number not in (None, *known):
+                raise self._missing(
+                    f"model '{name}' has no version {number}; it has: {_listed(known)}."
+                )
+            return [versions[n] for n in known if number in (None, n)]
 
-    def servable(
-        self, name: str, number: int | None = None, label: str | None = None
-    ) -> tuple[int, Servable]:
-        """A version that is loaded, and its number: by default the newest.
+    def servable(self, target: Target) -> tuple[int, Servable]:
+        """The version that is to answer a request, and its number: by default the newest.
 
         Raises:
             ServingError: If it is not served.
         """
-        with self._lock:
-            number = self._labelled(name, number, label)
-            serving = {n: v.servable for n, v in self._versions(name).items() if v.serves}
-            if number is None and serving:
-                number = max(serving)
-            if number not in serving:
-                raise self._missing(name, number, serving)
-            return number, serving[number]
+        version = self.versions(target, serving=True)[0]
+        assert version.servable is not None
+        return version.number, version.servable
 
-    def _labelled(self, name, number, label):
-        if label is None:
-            return number
-        labels = self._labels.get(name, {})
-        if label not in labels:
-            known = ", ".join(sorted(labels)) or "none"
-            raise invalid(
-                f"Unrecognized servable version label '{label}' of '{name}'; it has: {known}."
-            )
-        return labels[label]
-
-    def _versions(self, name):
-        if name not in self._models:
-            served = ", ".join(sorted(self._models)) or "none"
-            raise self._missing_error(
-                f"Servable not found: unknown model '{name}'; served: {served}."
-            )
-        return self._models[name]
-
-    def _missing(self, name, number, versions):
-        if number is None:
-            return self._missing_error(
-                f"Servable not found: model '{name}' has no version that serves."
-            )
-        known = ", ".join(map(str, sorted(versions))) or "none"
-        return self._missing_error(
-            f"Servable not found: model '{name}' has no version {number}; it has: {known}."
-        )
-
-    def _missing_error(self, message):
+    def _missing(self, what: str) -> ServingError:
+        message = f"Servable not found: {what}"
         if self.loaded:
             return not_found(message)
         return ServingError(Code.UNAVAILABLE, f"{message} Models are being loaded; try again.")
@@ -241,9 +231,9 @@ class Repository:
         try:
             wanted = model_files.wanted_versions(model)
         except OSError as error:
-            self._log_once(model.name, "Model %s stays as it is: %s", model.name, error)
+            self._note(f"Model {model.name}", f"Model {model.name} stays as it is: {error}")
             return False
-        self._no_fault(model.name)
+        self._note(f"Model {model.name}")
         unsettled = [self._look_at(model.name, *each) for each in sorted(wanted.items())]
         serving = self._models[model.name]
         # A version that cannot serve does not replace one that does.
@@ -280,7 +270,7 @@ class Repository:
             if not isinstance(error, OSError | UserError):
                 _log.debug("From %s:", path, exc_info=True)
             return False
-        self._no_fault(f"{name}/{number}")
+        self._note(f"Version {number} of {name}")
         with self._lock:
             version.servable, version.state = servable, State.AVAILABLE
         _log.info("Serving version %d of %s.", number, name)
@@ -288,8 +278,8 @@ class Repository:
 
     def _fail(self, version: Version, name: str, error: Exception) -> None:
         version.state, version.error = State.END, reason(error)
-        key = f"{name}/{version.number}"
-        self._log_once(key, "Version %d of %s: %s", version.number, name, version.error)
+        what = f"Version {version.number} of {name}"
+        self._note(what, f"{what}: {version.error}")
 
     def _unload(self, name: str, wanted: dict[int, Path]) -> None:
         old = [number for number in self._models[name] if number not in wanted]
@@ -300,3 +290,7 @@ class Repository:
             _log.info("Unloaded version %d of %s.", number, name)
         if old:
             gc.collect()  # TensorFlow's functions refer to themselves
+
+
+def _listed(names: Iterable) -> str:
+    return ", ".join(map(str, sorted(names))) or "none"

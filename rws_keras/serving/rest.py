@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -17,7 +18,8 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from rws_keras.serving import json_format
 from rws_keras.serving.api_key import check_key
 from rws_keras.serving.errors import Code, ServingError, invalid, not_found, too_large
-from rws_keras.serving.predictor import SMALL_BYTES, Predictor, Target
+from rws_keras.serving.predictor import SMALL_BYTES, Predictor
+from rws_keras.serving.repository import Target
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 _OPEN = ("/healthz", "/readyz")
@@ -153,30 +155,31 @@ class RestApi:
         return too_large(f"The request is larger than {most:,} bytes; send several smaller ones.")
 
     async def _post(self, request: _Request, method: str, target: Target, body: bytes) -> bytes:
-        predictor, size = self.predictor, len(body)
-        content = await predictor.convert(
-            size, json_format.parse, body, self._limits.rows, predictor.most_values(target)
-        )
+        predictor, rows = self.predictor, self._limits.rows
+        most_values = 0
+        with contextlib.suppress(ServingError):  # raised when the body is read, as in TF Serving
+            most_values = rows * predictor.repository.servable(target)[1].row_values
+        content = await predictor.convert(len(body), json_format.parse, body, rows, most_values)
         name = json_format.signature_name(content)
-        target = Target(target.model, target.version, target.label, name)
+        if method != "predict" and not (
+            isinstance(content.get("examples"), list) and content["examples"]
+        ):
+            raise invalid("Expected the key 'examples' with a list of at least one.")
+        _, servable = predictor.repository.servable(target)
         if method != "predict":
-            if not isinstance(content.get("examples"), list) or not content["examples"]:
-                raise invalid("Expected the key 'examples' with a list of at least one.")
-            predictor.refuse_method(target, method)
-        _, signature = predictor.signature(target)
-        wanted = await predictor.convert(
-            size, json_format.PredictRequest, body, content, predictor, signature
+            servable.refuse(method, name)
+        signature = servable.signature(name)
+        inputs = await predictor.convert(
+            len(body), json_format.tensors, body, content, signature, rows
         )
         outputs = await _unless_gone(
-            predictor.run(target.model, signature, wanted.inputs), request.receive
+            predictor.run(target.model, signature, inputs), request.receive
         )
         size = sum(array.nbytes for array in outputs.values())
-        return await predictor.convert(size, json_format.dump, outputs, wanted.by_row)
+        return await predictor.convert(size, json_format.dump, outputs, "instances" in content)
 
     def _metadata(self, target: Target) -> bytes:
-        number, servable = self.predictor.repository.servable(
-            target.model, target.version, target.label
-        )
+        number, servable = self.predictor.repository.servable(target)
         signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signature_defs)
         content = {
             "model_spec": {"name": target.model, "signature_name": "", "version": str(number)},
@@ -185,7 +188,7 @@ class RestApi:
         return json.dumps(content).encode()
 
     def _status(self, target: Target) -> bytes:
-        statuses = self.predictor.repository.statuses(target.model, target.version, target.label)
+        statuses = [version.status() for version in self.predictor.repository.versions(target)]
         message = get_model_status_pb2.GetModelStatusResponse(model_version_status=statuses)
         return json.dumps(_to_dict(message)).encode()
 

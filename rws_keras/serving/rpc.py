@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -17,6 +17,7 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
+    model_pb2,
     predict_pb2,
     regression_pb2,
 )
@@ -25,7 +26,8 @@ from rws_keras.serving import tensors
 from rws_keras.serving.api_key import check_key
 from rws_keras.serving.errors import Code, ServingError, invalid
 from rws_keras.serving.model_config import check_reload
-from rws_keras.serving.predictor import Predictor, Target
+from rws_keras.serving.predictor import Predictor
+from rws_keras.serving.repository import Target
 
 _log = logging.getLogger(__name__)
 _HEALTH_SECONDS = 0.5
@@ -132,8 +134,9 @@ class GrpcApi:
 
     async def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         target = _target(request.model_spec)
-        number, signature = self.predictor.signature(target)
-        self.predictor.check_names(signature, request.inputs)
+        number, servable = self._repository.servable(target)
+        signature = servable.signature(target.signature)
+        signature.check_names(request.inputs)
         wanted = list(request.output_filter) or signature.outputs
         if unknown := sorted(set(wanted) - set(signature.outputs)):
             expected = ", ".join(signature.outputs)
@@ -143,7 +146,7 @@ class GrpcApi:
         if len(set(wanted)) < len(wanted):
             raise invalid(f"Duplicate output tensor alias in {', '.join(wanted)}.")
         inputs = {
-            name: tensors.to_array(self.predictor, signature, name, request.inputs[name])
+            name: tensors.to_array(request.inputs[name], name, signature, self.predictor.limits)
             for name in signature.inputs
         }
         outputs = await self.predictor.run(target.model, signature, inputs)
@@ -154,10 +157,10 @@ class GrpcApi:
         return response
 
     async def _classify(self, request: classification_pb2.ClassificationRequest) -> None:
-        self.predictor.refuse_method(_target(request.model_spec), "classify")
+        self._refuse("classify", request.model_spec)
 
     async def _regress(self, request: regression_pb2.RegressionRequest) -> None:
-        self.predictor.refuse_method(_target(request.model_spec), "regress")
+        self._refuse("regress", request.model_spec)
 
     async def _multi_inference(self, request: inference_pb2.MultiInferenceRequest) -> None:
         if not request.tasks or not request.tasks[0].model_spec.name:
@@ -167,7 +170,11 @@ class GrpcApi:
             if method not in ("classify", "regress"):
                 message = f"Unsupported signature method_name: '{task.method_name}'."
                 raise ServingError(Code.UNIMPLEMENTED, message)
-            self.predictor.refuse_method(_target(task.model_spec), method)
+            self._refuse(method, task.model_spec)
+
+    def _refuse(self, method: str, spec: model_pb2.ModelSpec) -> NoReturn:
+        _, servable = self._repository.servable(_target(spec))
+        servable.refuse(method, spec.signature_name)
 
     async def _metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
@@ -175,7 +182,7 @@ class GrpcApi:
         if set(request.metadata_field) != {"signature_def"}:
             raise invalid("Expected the metadata_field 'signature_def', and no other.")
         target = _target(request.model_spec)
-        number, servable = self._repository.servable(target.model, target.version, target.label)
+        number, servable = self._repository.servable(target)
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         _fill(response.model_spec, target.model, number)
         response.metadata["signature_def"].Pack(
@@ -186,9 +193,10 @@ class GrpcApi:
     async def _status(
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        target = _target(request.model_spec)
-        statuses = self._repository.statuses(target.model, target.version, target.label)
-        return get_model_status_pb2.GetModelStatusResponse(model_version_status=statuses)
+        versions = self._repository.versions(_target(request.model_spec))
+        return get_model_status_pb2.GetModelStatusResponse(
+            model_version_status=[version.status() for version in versions]
+        )
 
     async def _reload(
         self, request: model_management_pb2.ReloadConfigRequest
@@ -201,7 +209,7 @@ class GrpcApi:
         return model_management_pb2.ReloadConfigResponse()
 
 
-def _target(spec) -> Target:
+def _target(spec: model_pb2.ModelSpec) -> Target:
     choice = spec.WhichOneof("version_choice")
     return Target(
         spec.name,
@@ -211,7 +219,7 @@ def _target(spec) -> Target:
     )
 
 
-def _fill(spec, model: str, number: int, signature: str = "") -> None:
+def _fill(spec: model_pb2.ModelSpec, model: str, number: int, signature: str = "") -> None:
     spec.name = model
     spec.version.value = number
     spec.signature_name = signature

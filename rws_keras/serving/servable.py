@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +15,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from rws_keras.errors import UserError, reason
-from rws_keras.serving.errors import Code, ServingError, invalid
+from rws_keras.serving.errors import Code, ServingError, invalid, too_large
 
 DEFAULT_SIGNATURE = "serving_default"
 PREDICT = "tensorflow/serving/predict"
@@ -39,6 +41,34 @@ class Signature:
         self.row_seconds = float("inf")
         self._model = model  # has the variables: it stays while a request is computed
         self._function = model.signatures[name]
+
+    def check_names(self, given: Iterable[str]) -> None:
+        """Compares the names of a request's inputs with its own.
+
+        Raises:
+            ServingError: If one is missing or unknown.
+        """
+        if set(given) != set(self.inputs):
+            expected, found = (", ".join(sorted(names)) or "none" for names in (self.inputs, given))
+            raise invalid(f"Expected the inputs: {expected}; got: {found}.")
+
+    def check_shape(self, name: str, shape: Sequence[int], most_rows: int) -> None:
+        """Compares the shape of a request's input with its own.
+
+        Raises:
+            ServingError: If it is another one, or has too many rows.
+        """
+        _, expected = self.inputs[name]
+        if len(shape) != len(expected) or any(
+            want not in (-1, got) for want, got in zip(expected, shape, strict=True)
+        ):
+            wanted = ", ".join(["N", *map(str, expected[1:])])
+            raise invalid(f"The input `{name}` must have the shape [{wanted}], got {list(shape)}.")
+        if shape[0] > most_rows:
+            raise too_large(
+                f"The input `{name}` has {shape[0]:,} rows, at most {most_rows:,} are allowed in a "
+                "request; send several."
+            )
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Computes a batch.
@@ -89,16 +119,32 @@ class Servable:
         self._warm_up(path)
 
     def signature(self, name: str) -> Signature:
-        """The signature of a name.
+        """The signature of a name, the default one if it is empty.
 
         Raises:
             ServingError: If there is none that can be called.
         """
+        name = name or DEFAULT_SIGNATURE
         if name not in self._signatures:
             known = ", ".join(self._signatures)
             message = f"Serving signature key '{name}' not found; expected one of {known}."
             raise ServingError(Code.FAILED_PRECONDITION, message)
         return self._signatures[name]
+
+    def refuse(self, method: str, name: str) -> NoReturn:
+        """Answers `classify` and `regress`: this server's signatures are for `predict`.
+
+        Raises:
+            ServingError: Always.
+        """
+        name = name or DEFAULT_SIGNATURE
+        if name not in self.signature_defs:
+            raise invalid(f"No signature was found with the name: {name}.")
+        was = self.signature_defs[name].method_name
+        raise invalid(
+            f"Expected a signature with the method_name tensorflow/serving/{method}, but that of "
+            f"'{name}' is {was}: use predict."
+        )
 
     def _warm_up(self, path: Path) -> None:
         """Answers the model's own warm-up requests, as TF Serving does before it is ready."""
@@ -109,7 +155,7 @@ class Servable:
             log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
             request = log.predict_log.request
             inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
-            self.signature(request.model_spec.signature_name or DEFAULT_SIGNATURE)(inputs)
+            self.signature(request.model_spec.signature_name)(inputs)
 
 
 def _has_rows(definition: meta_graph_pb2.SignatureDef) -> bool:

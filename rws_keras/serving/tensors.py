@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from rws_keras.serving.errors import invalid, too_large
-from rws_keras.serving.predictor import Predictor
+from rws_keras.serving.predictor import Limits
 from rws_keras.serving.servable import Signature
 
 # The field of a `TensorProto` that holds the values of a dtype.
@@ -23,7 +23,7 @@ _FIELDS = {
 
 
 def to_array(
-    predictor: Predictor, signature: Signature, name: str, proto: tensor_pb2.TensorProto
+    proto: tensor_pb2.TensorProto, name: str, signature: Signature, limits: Limits
 ) -> np.ndarray:
     """An input as an array. Its shape is checked before any memory is taken for it.
 
@@ -42,19 +42,16 @@ def to_array(
     shape = [dim.size for dim in proto.tensor_shape.dim]
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
         raise invalid(f"The input `{name}` has no definite shape.")
-    predictor.check_shape(signature, name, shape)
+    signature.check_shape(name, shape, limits.rows)
     size, numpy_dtype = math.prod(shape), np.dtype(dtype.as_numpy_dtype)
-    if size * numpy_dtype.itemsize > predictor.limits.body_bytes:
+    if size * numpy_dtype.itemsize > limits.body_bytes:
         raise too_large(f"The input `{name}` has {size:,} values, too many for a request.")
-    if proto.tensor_content:
-        if len(proto.tensor_content) != size * numpy_dtype.itemsize or dtype not in _FIELDS:
-            raise invalid(f"The input `{name}` does not hold the values of its shape.")
-        return np.frombuffer(proto.tensor_content, numpy_dtype).reshape(shape)
-    if dtype not in _FIELDS:
-        raise invalid(f"The input `{name}` is of {dtype.name}, which this server does not take.")
-    values = np.array(getattr(proto, _FIELDS[dtype]), numpy_dtype)[:size]
-    rest = values[-1] if len(values) else 0
-    return np.concatenate([values, np.full(size - len(values), rest, numpy_dtype)]).reshape(shape)
+    if dtype in _FIELDS:
+        del getattr(proto, _FIELDS[dtype])[size:]
+    try:
+        return tf.make_ndarray(proto)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise invalid(f"The input `{name}` does not hold the values of its shape.") from error
 
 
 def from_array(array: np.ndarray) -> tensor_pb2.TensorProto:

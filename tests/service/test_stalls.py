@@ -3,7 +3,6 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import functools
 import http.client
 import json
 import socket
@@ -19,6 +18,7 @@ import pytest
 import tensorflow as tf
 from server_process import ServerProcess
 from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
 from wire import PREDICT, ROW, request_for
 
 from rws_keras.serving import json_format, tensors
@@ -29,6 +29,7 @@ from rws_keras.serving.metrics import Metrics
 from rws_keras.serving.predictor import Limits, Predictor
 from rws_keras.serving.repository import Repository
 from rws_keras.serving.rest import RestApi
+from rws_keras.serving.servable import Signature
 
 pytestmark = pytest.mark.processes
 
@@ -319,14 +320,17 @@ def test_a_line_break_after_a_request_does_not_keep_a_connection(server):
         assert answer(connection) == b""
 
 
-def refuse(inputs, function):
-    """Calls a function of a predictor and a signature; returns the message and the peak in MiB."""
-    predictor = Predictor(Repository(lambda: None), None, Limits(), Metrics())
-    signature = types.SimpleNamespace(inputs=inputs)
+def refuse(function, *shape):
+    """Calls a function of a signature; returns the message and the peak in MiB."""
+    definition = meta_graph_pb2.SignatureDef()
+    definition.inputs["x"].dtype = tf.float32.as_datatype_enum
+    for size in shape:
+        definition.inputs["x"].tensor_shape.dim.add(size=size)
+    signature = Signature("f", definition, types.SimpleNamespace(signatures={"f": None}))
     tracemalloc.start()
     try:
         with pytest.raises(ServingError) as caught:
-            function(predictor, signature)
+            function(signature)
         return str(caught.value), tracemalloc.get_traced_memory()[1] / 2**20
     finally:
         tracemalloc.stop()
@@ -335,8 +339,9 @@ def refuse(inputs, function):
 def test_strings_take_no_memory_of_their_longest_one():
     content = {"instances": ["a" * 100_000] + ["b"] * 3000}
     body = json.dumps(content).encode()
-    inputs = {"x": (tf.float32, [-1])}
-    message, peak = refuse(inputs, functools.partial(json_format.PredictRequest, body, content))
+    message, peak = refuse(
+        lambda signature: json_format.tensors(body, content, signature, 4096), -1
+    )
     assert "it holds strings" in message
     assert peak < 10.0
 
@@ -345,9 +350,8 @@ def test_a_shape_without_values_takes_no_memory():
     proto = tensor_pb2.TensorProto(dtype=tf.float32.as_datatype_enum)
     for size in (1, 2 * 10**8):
         proto.tensor_shape.dim.add(size=size)
-    inputs = {"x": (tf.float32, [-1, -1])}
     message, peak = refuse(
-        inputs, lambda predictor, signature: tensors.to_array(predictor, signature, "x", proto)
+        lambda signature: tensors.to_array(proto, "x", signature, Limits()), -1, -1
     )
     assert "200,000,000 values, too many" in message
     assert peak < 10.0

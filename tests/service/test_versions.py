@@ -17,7 +17,7 @@ from wire import PREDICT, as_python, request_for
 from rws_keras.serving import model_files
 from rws_keras.serving.errors import ServingError
 from rws_keras.serving.model_config import directory_config
-from rws_keras.serving.repository import Repository
+from rws_keras.serving.repository import Repository, Target
 
 pytestmark = pytest.mark.processes
 
@@ -192,7 +192,7 @@ def test_a_directory_that_is_gone_takes_no_model_with_it(tmp_path):
     (tmp_path / "models").rename(tmp_path / "away")
     with pytest.raises(FileNotFoundError):
         repository.update()
-    assert repository.servable("m") == (1, loaded[0]())
+    assert repository.servable(Target("m")) == (1, loaded[0]())
     (tmp_path / "away").rename(tmp_path / "models")
     shutil.rmtree(tmp_path / "models" / "m")
     repository.update()
@@ -254,7 +254,7 @@ def test_ready_is_a_server_that_has_looked_and_has_a_model(tmp_path):
     (tmp_path / "unfinished" / "1").mkdir(parents=True)
     repository = Repository(lambda: directory_config(tmp_path), load)
     with pytest.raises(ServingError, match="being loaded") as caught:
-        repository.servable("first")
+        repository.servable(Target("first"))
     assert caught.value.http_status == 503
     loaded = threading.Event()
     repository.start(0.05, loaded.set)
@@ -278,7 +278,8 @@ def test_a_model_that_cannot_be_looked_up_leaves_the_others_alone(tmp_path, capl
     for _ in range(3):
         repository.update()
     assert repository.serving() == {"first": [1], "second": [2]}
-    assert [record.args[0] for record in caplog.records if "stays" in record.msg] == ["first"]
+    (message,) = (record.msg for record in caplog.records if "stays" in record.msg)
+    assert message.startswith("Model first stays as it is: ")
 
 
 def test_a_version_that_was_incomplete_is_tried_again_when_it_changes(tmp_path):
@@ -296,8 +297,8 @@ def test_a_version_that_was_incomplete_is_tried_again_when_it_changes(tmp_path):
     for _ in range(3):
         repository.update()
     assert len(tried) == 1
-    (status,) = repository.statuses("m", None, None)
-    assert status.status.error_message == "no variables"
+    (seen,) = repository.versions(Target("m"))
+    assert seen.error == "no variables"
     (version / "variables" / "index").touch()
     repository.update()
     assert len(tried) == 2
@@ -316,8 +317,8 @@ def test_a_passing_fault_of_the_disk_is_not_for_good(tmp_path, monkeypatch):
 
     monkeypatch.setattr(model_files, "fingerprint", fail)
     repository.update()
-    (status,) = repository.statuses("m", None, None)
-    assert status.status.error_message == "Stale file handle"
+    (seen,) = repository.versions(Target("m"))
+    assert seen.error == "Stale file handle"
     monkeypatch.setattr(model_files, "fingerprint", look)
     repository._settle_seconds = 0.0
     repository.update()

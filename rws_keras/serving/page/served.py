@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rws_keras.serving.predictor import Predictor, Target
+from rws_keras.serving.predictor import Predictor
+from rws_keras.serving.repository import Target
 
 
 class ServedModels:
@@ -24,7 +25,7 @@ class ServedModels:
         """The directory of the newest version of each model that serves."""
         repository = self._predictor.repository
         names = [name for name, versions in repository.serving().items() if versions]
-        return {name: repository.servable(name)[1].path for name in names}
+        return {name: repository.servable(Target(name))[1].path for name in names}
 
     async def predict(
         self, model: str, signature: str, inputs: dict[str, np.ndarray]
@@ -34,7 +35,8 @@ class ServedModels:
         Raises:
             ServingError: If the model does not serve any more, or the server is too busy.
         """
-        _, called = self._predictor.signature(Target(model, signature=signature))
+        _, servable = self._predictor.repository.servable(Target(model))
+        called = servable.signature(signature)
         with self._predictor.admitted():
             return await asyncio.wait_for(
                 self._predictor.run(model, called, inputs), self._predictor.limits.seconds

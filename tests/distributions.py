@@ -76,6 +76,27 @@ def neural(shift, hidden_shift, encoder, decoder):
     return autoregressive(logits, shift)
 
 
+def masked(shift, hidden_shift, encoder, decoder, direct):
+    seen = [hidden * UNITS // 3 for hidden in range(3)]
+
+    def logits(x):
+        units = []
+        for i in range(UNITS):
+            through = [
+                decoder[i, k]
+                * tf.nn.relu(
+                    hidden_shift[..., k] + sum(x[..., j] * encoder[j, k] for j in range(seen[k]))
+                )
+                for k in range(3)
+                if seen[k] <= i
+            ]
+            before = [x[..., j] * direct[j, i] for j in range(i)]
+            units.append(sum(through) + sum(before) + 0.0 * x[..., 0])
+        return tf.stack(units, axis=-1)
+
+    return autoregressive(logits, shift)
+
+
 KINDS = {
     "factorized": Kind(
         layers.FactorizedBernoulli,
@@ -89,6 +110,12 @@ KINDS = {
         neural,
         "shift",
         {"hidden_shift": "... H", "encoder": "D H", "decoder": "D H"},
+    ),
+    "made": Kind(
+        layers.MaskedAutoregressiveBernoulli,
+        masked,
+        "shift",
+        {"hidden_shift": "... H", "encoder": "D H", "decoder": "D H", "direct": "D D"},
     ),
     "gaussian": Kind(
         layers.DiagonalGaussian,
@@ -106,7 +133,7 @@ def of(*names):
 
 
 of_all = of(*KINDS)
-of_binary = of("factorized", "autoregressive", "nade")
+of_binary = of("factorized", "autoregressive", "nade", "made")
 of_closed = of("factorized", "gaussian")  # those whose statistics have closed forms
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from rws_keras import HelmholtzMachine
 
-FAMILIES = ("sbn", "dsbn", "arsbn", "nade")
+FAMILIES = ("sbn", "dsbn", "arsbn", "nade", "made")
 
 
 def all_vectors(units: int) -> np.ndarray:

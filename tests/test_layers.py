@@ -171,6 +171,14 @@ def reference_logits(layer, value, given):
         before = value[..., :i]
         if isinstance(layer, layers.ARSBN):
             logits[..., i] += before @ weights["autoregressive_kernel"][:i, i]
+        elif isinstance(layer, layers.MADE):
+            logits[..., i] += before @ weights["autoregressive_kernel"][:i, i]
+            for k in range(layer.hidden_units):
+                seen = k * layer.units // layer.hidden_units
+                if seen <= i:
+                    hidden = weights["hidden_bias"][k] + given @ weights["hidden_kernel"][:, k]
+                    hidden = hidden + value[..., :seen] @ weights["encoder"][:seen, k]
+                    logits[..., i] += np.maximum(hidden, 0.0) * weights["decoder"][i, k]
         else:
             hidden = weights["hidden_bias"] + given @ weights["hidden_kernel"]
             hidden = 1 / (1 + np.exp(-(hidden + before @ weights["encoder"][:i])))
@@ -180,7 +188,7 @@ def reference_logits(layer, value, given):
 
 # 37 units are two blocks and a bit, 32 are exactly two.
 @pytest.mark.parametrize("units", [1, 32, 37])
-@pytest.mark.parametrize("family", ["arsbn", "nade"])
+@pytest.mark.parametrize("family", ["arsbn", "nade", "made"])
 def test_parallel_logits_and_sampling_loop_equal_unit_by_unit(family, units, binary):
     layer = make(family, units, 6, scale=0.5)
     given, value = binary(8, 6), binary(8, units, seed=1)
@@ -196,7 +204,7 @@ def test_parallel_logits_and_sampling_loop_equal_unit_by_unit(family, units, bin
     np.testing.assert_array_equal(sample.numpy()[clear], (noise.numpy() < expected)[clear])
 
 
-@pytest.mark.parametrize("family", ["arsbn", "nade"])
+@pytest.mark.parametrize("family", ["arsbn", "nade", "made"])
 def test_gradients_of_log_prob_equal_finite_differences(family, binary):
     layer = make(family, 19, 4, scale=0.5)
     given, value = binary(5, 4), tf.Variable(binary(3, 5, 19, seed=1))
@@ -226,7 +234,7 @@ def test_gradients_of_log_prob_equal_finite_differences(family, binary):
             )
 
 
-@pytest.mark.parametrize("family", ["arsbn", "nade"])
+@pytest.mark.parametrize("family", ["arsbn", "nade", "made"])
 def test_log_prob_of_the_sampling_loop_is_differentiable(family, binary):
     layer = make(family, 5, 3)
     given = binary(4, 3)

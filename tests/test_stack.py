@@ -120,17 +120,18 @@ def test_families_are_looked_up_in_one_registry():
 
 
 @pytest.mark.parametrize("hidden_units", [-3, 0, 2.7, 2.0, True, "3"])
-@pytest.mark.parametrize("family", ["dsbn", "nade", "gaussian"])
+@pytest.mark.parametrize("family", ["dsbn", "nade", "made", "gaussian"])
 def test_bad_hidden_units(family, hidden_units):
     with pytest.raises(UserError, match="`hidden_units` must be a positive integer"):
         layers.get({"family": family, "hidden_units": hidden_units}, 3)
 
 
-@pytest.mark.parametrize("family", ["arsbn", "nade"])
+@pytest.mark.parametrize("family", ["arsbn", "nade", "made"])
 def test_another_number_of_rows_needs_no_new_trace(family, binary):
-    from rws_keras.layers import arsbn, nade
+    from rws_keras.layers import arsbn, made, nade
 
     traced = [arsbn._logits_in_order, nade._sample_in_order, nade._hidden_logits]
+    traced.append(made._logits_in_order)
     layer = layers.get(family, 21)
     layer.build((None, 3))
 

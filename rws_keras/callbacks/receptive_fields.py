@@ -10,11 +10,11 @@ import numpy as np
 
 from rws_keras.checks import check_integer
 from rws_keras.errors import UserError
-from rws_keras.layers import ARSBN, NADE, SBN, Gaussian
+from rws_keras.layers import ARSBN, MADE, NADE, SBN, Gaussian
 
 # Layers whose kernel leads from the units above to their own; a `Gaussian` only without
 # `hidden_units`. That of other layers, `DSBN` among them, may begin at a hidden layer.
-_TAKE_PARENTS = (SBN, ARSBN, NADE, Gaussian)
+_TAKE_PARENTS = (SBN, ARSBN, NADE, MADE, Gaussian)
 
 
 def receptive_fields(machine: Any, count: int, level: int = 1) -> np.ndarray | None:
@@ -22,9 +22,9 @@ def receptive_fields(machine: Any, count: int, level: int = 1) -> np.ndarray | N
 
     A unit of the lowest latent layer has its row of the kernel `W_1` `[units, visible]`, one of
     layer l its row of `W_l ⋯ W_2 W_1`: the sigmoids in between are treated as linear, and the
-    connections within an autoregressive layer are left out. For `NADE` this is only the direct
-    path, the kernel `U_b`: the effect of the units above through its hidden layer (`U_c`) is left
-    out as well.
+    connections within an autoregressive layer are left out. For `NADE` and
+    `MADE` this is only the direct path, the kernel `U_b`: the effect of the units above through the
+    hidden layer (`U_c`) is left out as well.
 
     Args:
         machine: A `HelmholtzMachine`.
@@ -35,7 +35,8 @@ def receptive_fields(machine: Any, count: int, level: int = 1) -> np.ndarray | N
         Array `[count, visible]` in [0, 1]: 0.5 stands for a weight of zero, and each row's
         largest weight is 0 or 1. `None` where one of the layers on the way down has no kernel
         that leads from the units above to its own: `DSBN`, `Gaussian` with `hidden_units`, and
-        custom layers that are not derived from `SBN`, `ARSBN`, `NADE` or `Gaussian`.
+        custom layers that are not derived from `SBN`, `ARSBN`, `NADE`, `MADE` or
+        `Gaussian`.
 
     Raises:
         UserError: If the machine has no such layer.

@@ -7,6 +7,7 @@ from rws_keras.layers.choices import Choices
 from rws_keras.layers.distribution import NoiseDrivenDistribution
 from rws_keras.layers.dsbn import DSBN
 from rws_keras.layers.gaussian import DiagonalGaussian, Gaussian
+from rws_keras.layers.made import MADE, MaskedAutoregressiveBernoulli
 from rws_keras.layers.nade import NADE, NeuralAutoregressiveBernoulli
 from rws_keras.layers.noise import uniform_noise
 from rws_keras.layers.registry import FAMILIES, get, label, label_of, register_family
@@ -19,6 +20,7 @@ __all__ = [
     "BINARY",
     "DSBN",
     "FAMILIES",
+    "MADE",
     "NADE",
     "REAL",
     "SBN",
@@ -28,6 +30,7 @@ __all__ = [
     "DiagonalGaussian",
     "FactorizedBernoulli",
     "Gaussian",
+    "MaskedAutoregressiveBernoulli",
     "NeuralAutoregressiveBernoulli",
     "NoiseDrivenDistribution",
     "Stack",

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras.layers.bernoulli import BinaryDistribution
+from rws_keras.layers.bernoulli import DECISIVE, BinaryDistribution
 from rws_keras.layers.parameters import as_matrix, as_parameter, last_axis, parameter_dtype, size
 from rws_keras.layers.registry import register_family
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
@@ -14,9 +14,6 @@ from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 # Units drawn in one turn of the sampling loop. Within a block each unit updates only the
 # rest of the block; the units beyond it are brought up to date by one matrix product.
 _BLOCK = 16
-
-# A logit that determines the unit.
-_DECISIVE = 1e6
 
 
 class AutoregressiveBernoulli(BinaryDistribution):
@@ -76,8 +73,8 @@ class AutoregressiveBernoulli(BinaryDistribution):
         if groups is not None:
             # A weight so large that it determines the unit; it acts only on units that are already
             # determined.
-            shift += tf.where(groups.last, _DECISIVE, 0.0)
-            kernel -= 2.0 * _DECISIVE * tf.cast(groups.earlier, self.dtype)
+            shift += DECISIVE * tf.cast(groups.last, self.dtype)
+            kernel -= 2.0 * DECISIVE * tf.cast(groups.earlier, self.dtype)
         shape = tf.broadcast_dynamic_shape(tf.shape(noise), tf.shape(shift))
         units = size(kernel, 0)
         noise = tf.reshape(tf.broadcast_to(noise, shape), [-1, units])

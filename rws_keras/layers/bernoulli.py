@@ -20,7 +20,7 @@ tfd = tfp.distributions
 _MOST_FACTORS = 25
 
 # A logit whose sigmoid is 0 or 1 to the last bit.
-_DECISIVE = 1e6
+DECISIVE = 1e6
 
 
 @tf.custom_gradient
@@ -129,7 +129,7 @@ class BinaryDistribution(NoiseDrivenDistribution):
     def observed_log_prob(self, value: tf.Tensor, observed: tf.Tensor) -> tf.Tensor:
         value = self._vector(value)
         # With such a logit the other units are certain: they add neither likelihood nor gradient.
-        certain = tf.where(value > 0.5, tf.cast(_DECISIVE, self.dtype), -_DECISIVE)
+        certain = tf.where(value > 0.5, tf.cast(DECISIVE, self.dtype), -DECISIVE)
         logits = tf.where(observed, self.conditional_logits(value), certain)
         return bernoulli_log_prob(value, logits)
 

@@ -7,18 +7,16 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from rws_keras.checks import check_positive_integer
-from rws_keras.layers.bernoulli import BinaryDistribution
+from rws_keras.layers.bernoulli import DECISIVE, BinaryDistribution
 from rws_keras.layers.parameters import as_matrix, as_parameter, last_axis, parameter_dtype, size
 from rws_keras.layers.registry import register_family
+from rws_keras.layers.rows import flatten_rows, unflatten_rows
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 
 # Units evaluated together. The hidden activations of a block take R x _BLOCK x H floats,
 # those of all units at once would take R x D x H: 400 MB for 500 rows, D = 784, H = 250.
 # Larger blocks leave the processor's cache, smaller ones do more steps.
 _BLOCK = 8
-
-# A logit that determines the unit.
-_DECISIVE = 1e6
 
 
 class NeuralAutoregressiveBernoulli(BinaryDistribution):
@@ -75,19 +73,19 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
         shift, hidden_shift, encoder, decoder = self._parameters_as_tensors()
         value = self._vector(value)
         batch = tf.broadcast_dynamic_shape(tf.shape(value)[:-1], tf.shape(hidden_shift)[:-1])
-        value, hidden_shift = _flatten_rows(batch, value, hidden_shift)
+        value, hidden_shift = flatten_rows(batch, value, hidden_shift)
         logits = _hidden_logits(value, hidden_shift, encoder, decoder, *_sizes(encoder))
-        return shift + _unflatten_rows(batch, logits)
+        return shift + unflatten_rows(batch, logits)
 
     def _ancestral_sample(self, noise, groups=None):
         shift, hidden_shift, encoder, decoder = self._parameters_as_tensors()
         batch = tf.broadcast_dynamic_shape(tf.shape(noise)[:-1], self.batch_shape_tensor())
-        noise, shift, hidden_shift = _flatten_rows(batch, noise, shift, hidden_shift)
+        noise, shift, hidden_shift = flatten_rows(batch, noise, shift, hidden_shift)
         ends = None if groups is None else (tf.constant(groups.first), tf.constant(groups.last))
         value, logits = _sample_in_order(
             noise, shift, hidden_shift, encoder, decoder, *_sizes(encoder), ends
         )
-        return _unflatten_rows(batch, value), _unflatten_rows(batch, logits)
+        return unflatten_rows(batch, value), unflatten_rows(batch, logits)
 
     def _parameters_as_tensors(self):
         kept = (self.shift, self.hidden_shift, self.encoder, self.decoder)
@@ -96,19 +94,6 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
 
 def _sizes(encoder):
     return size(encoder, 0), size(encoder, 1)
-
-
-def _flatten_rows(batch, *tensors):
-    """Broadcasts tensors `[..., n]` to the batch shape and joins it to one axis."""
-    rows = []
-    for tensor in tensors:
-        shape = tf.concat([batch, tf.shape(tensor)[-1:]], axis=0)
-        rows.append(tf.reshape(tf.broadcast_to(tensor, shape), [-1, shape[-1]]))
-    return rows
-
-
-def _unflatten_rows(batch, rows):
-    return tf.reshape(rows, tf.concat([batch, tf.shape(rows)[-1:]], axis=0))
 
 
 @tf.function(autograph=False, reduce_retracing=True)
@@ -228,8 +213,8 @@ def _sample_in_order(noise, shift, hidden_shift, encoder, decoder, units, hidden
         if ends is not None:
             first, last = ends
             taken &= ~first[i]
-            logit = tf.where(last[i], _DECISIVE, logit)
-            logit = tf.where(taken, -_DECISIVE, logit)
+            logit = tf.where(last[i], DECISIVE, logit)
+            logit = tf.where(taken, -DECISIVE, logit)
         on = noise[i] < tf.sigmoid(logit)
         hidden += tf.cast(on, dtype)[:, None] * encoder[i]
         return i + 1, hidden, taken | on, logits.write(i, logit)

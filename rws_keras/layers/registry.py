@@ -49,7 +49,8 @@ def get(family: Family, units: int, name: str | None = None) -> StochasticLayer:
     """Makes a layer of a family.
 
     Args:
-        family: A registered name (`"sbn"`, `"dsbn"`, `"arsbn"`, `"nade"`, `"gaussian"`, …); a
+        family: A registered name (`"sbn"`, `"dsbn"`, `"arsbn"`, `"nade"`, `"made"`,
+            `"gaussian"`, …); a
             dict with the name under `"family"` and further arguments of the layer, for
             instance `{"family": "nade", "hidden_units": 100}`; a subclass of
             `StochasticLayer`; or a layer, which is used as it is.

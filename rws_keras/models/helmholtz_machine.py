@@ -104,7 +104,7 @@ class HelmholtzMachine(Saving, Conditioning, Trainer):
             visible: The number of visible units.
             latents: The sizes of the latent layers, bottom first, or that of the only one.
             p: Family of the conditional P layers: `"sbn"`, `"dsbn"`, `"arsbn"`, `"nade"`,
-                `"gaussian"`, a dict with further arguments, a class or a layer (see
+                `"made"`, `"gaussian"`, a dict with further arguments, a class or a layer (see
                 `layers.get`), or a list with one of these for each layer, bottom first.
             q: Family of the Q layers, likewise.
             prior: Family of the prior; P's (of its top layer) by default.

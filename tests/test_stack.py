@@ -126,6 +126,11 @@ def test_bad_hidden_units(family, hidden_units):
         layers.get({"family": family, "hidden_units": hidden_units}, 3)
 
 
+def test_an_activation_that_nade_does_not_have():
+    with pytest.raises(UserError, match="Unknown activation 'tanh'; expected one of sigmoid, relu"):
+        layers.NADE(3, activation="tanh")
+
+
 @pytest.mark.parametrize("family", ["arsbn", "nade", "made"])
 def test_another_number_of_rows_needs_no_new_trace(family, binary):
     from rws_keras.layers import arsbn, made, nade

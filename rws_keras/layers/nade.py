@@ -7,22 +7,30 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from rws_keras.checks import check_positive_integer
+from rws_keras.errors import UserError
 from rws_keras.layers.bernoulli import DECISIVE, BinaryDistribution
 from rws_keras.layers.parameters import as_matrix, as_parameter, last_axis, parameter_dtype, size
 from rws_keras.layers.registry import register_family
 from rws_keras.layers.rows import flatten_rows, unflatten_rows
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
+from rws_keras.suggestions import unknown
 
 # Units evaluated together. The hidden activations of a block take R x _BLOCK x H floats,
 # those of all units at once would take R x D x H: 400 MB for 500 rows, D = 784, H = 250.
 # Larger blocks leave the processor's cache, smaller ones do more steps.
 _BLOCK = 8
 
+# The activations of the hidden layer, and their derivatives as functions of their values.
+_ACTIVATIONS = {
+    "sigmoid": (tf.sigmoid, lambda s: s * (1.0 - s)),
+    "relu": (tf.nn.relu, lambda s: tf.cast(s > 0.0, s.dtype)),
+}
+
 
 class NeuralAutoregressiveBernoulli(BinaryDistribution):
     """Units that depend on those before them through one shared hidden layer.
 
-    `a_i = c + Σ_{j<i} W_j x_j`, `p(x_i = 1 | x_<i) = σ(s_i + V_i σ(a_i))`.
+    `a_i = c + Σ_{j<i} W_j x_j`, `p(x_i = 1 | x_<i) = σ(s_i + V_i φ(a_i))`.
 
     Args:
         shift: Tensor, array or variable `[..., D]`, the biases of the units.
@@ -30,6 +38,7 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
         encoder: Tensor, array or variable `[D, H]`, the weights `W` into the hidden layer, the
             same for the whole batch.
         decoder: Tensor, array or variable `[D, H]`, the weights `V` out of it.
+        activation: φ, `"sigmoid"` or `"relu"`.
         validate_args: Whether to check that values are binary.
         name: Name of the distribution.
     """
@@ -40,6 +49,7 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
         hidden_shift: tf.Tensor,
         encoder: tf.Tensor,
         decoder: tf.Tensor,
+        activation: str = "sigmoid",
         validate_args: bool = False,
         name: str = "NeuralAutoregressiveBernoulli",
     ):
@@ -51,6 +61,7 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
             shape = [*last_axis(self.shift), *last_axis(self.hidden_shift)]
             self.encoder = as_matrix(encoder, dtype, "encoder", shape)
             self.decoder = as_matrix(decoder, dtype, "decoder", shape)
+            self.activation = _checked(activation)
             super().__init__(parameters, validate_args, name, dtype)
 
     @classmethod
@@ -74,7 +85,9 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
         value = self._vector(value)
         batch = tf.broadcast_dynamic_shape(tf.shape(value)[:-1], tf.shape(hidden_shift)[:-1])
         value, hidden_shift = flatten_rows(batch, value, hidden_shift)
-        logits = _hidden_logits(value, hidden_shift, encoder, decoder, *_sizes(encoder))
+        logits = _hidden_logits(
+            value, hidden_shift, encoder, decoder, self.activation, *_sizes(encoder)
+        )
         return shift + unflatten_rows(batch, logits)
 
     def _ancestral_sample(self, noise, groups=None):
@@ -83,7 +96,7 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
         noise, shift, hidden_shift = flatten_rows(batch, noise, shift, hidden_shift)
         ends = None if groups is None else (tf.constant(groups.first), tf.constant(groups.last))
         value, logits = _sample_in_order(
-            noise, shift, hidden_shift, encoder, decoder, *_sizes(encoder), ends
+            noise, shift, hidden_shift, encoder, decoder, self.activation, *_sizes(encoder), ends
         )
         return unflatten_rows(batch, value), unflatten_rows(batch, logits)
 
@@ -92,13 +105,19 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
         return [tf.cast(parameter, self.dtype) for parameter in kept]
 
 
+def _checked(activation):
+    if activation not in _ACTIVATIONS:
+        raise UserError(unknown("activation", activation, _ACTIVATIONS))
+    return activation
+
+
 def _sizes(encoder):
     return size(encoder, 0), size(encoder, 1)
 
 
 @tf.function(autograph=False, reduce_retracing=True)
-def _hidden_logits(value, hidden_shift, encoder, decoder, units, hidden_units):
-    """`V_i σ(c + Σ_{j<i} W_j x_j)` of all units, `[R, D]`, block by block.
+def _hidden_logits(value, hidden_shift, encoder, decoder, activation, units, hidden_units):
+    """`V_i φ(c + Σ_{j<i} W_j x_j)` of all units, `[R, D]`, block by block.
 
     The backward pass recomputes the hidden activations of a block instead of keeping them, so both
     passes hold one block at a time. All sizes but R are static (as a rule), all slices of static
@@ -106,6 +125,7 @@ def _hidden_logits(value, hidden_shift, encoder, decoder, units, hidden_units):
     rows share a trace and layers of other sizes do not.
     """
     dtype = value.dtype
+    activate, derivative = _ACTIVATIONS[activation]
     blocks = -(-units // _BLOCK)
     padding = blocks * _BLOCK - units
     earlier = tf.linalg.band_part(tf.ones([_BLOCK, _BLOCK], dtype), -1, 0)
@@ -127,10 +147,10 @@ def _hidden_logits(value, hidden_shift, encoder, decoder, units, hidden_units):
             )
 
         def activations(x, w, before):
-            """The units j of the block before unit i, `[R i, j]`, and σ(a_i), `[R, i, H]`."""
+            """The units j of the block before unit i, `[R i, j]`, and φ(a_i), `[R, i, H]`."""
             within = tf.reshape(x[:, None, :] * earlier, [-1, _BLOCK])
             a = before[:, None, :] + tf.reshape(tf.matmul(within, w), [-1, _BLOCK, hidden_units])
-            return within, tf.sigmoid(a)
+            return within, activate(a)
 
         def forward(block, before, logits):
             x, w, v = weights(block)
@@ -161,7 +181,7 @@ def _hidden_logits(value, hidden_shift, encoder, decoder, units, hidden_units):
                 before = after - tf.matmul(x, w)
                 within, s = activations(x, w, before)
                 g = tf.slice(upstream, [0, block * _BLOCK], [-1, _BLOCK])[:, :, None]
-                d_a = g * v * s * (1.0 - s)
+                d_a = g * v * derivative(s)
                 # W_j acts on every later unit: those of this block and, through
                 # `d_later`, those of the blocks behind it.
                 d_w = tf.matmul(within, tf.reshape(d_a, [-1, hidden_units]), transpose_a=True)
@@ -200,16 +220,19 @@ def _hidden_logits(value, hidden_shift, encoder, decoder, units, hidden_units):
 
 
 @tf.function(autograph=False, reduce_retracing=True)
-def _sample_in_order(noise, shift, hidden_shift, encoder, decoder, units, hidden_units, ends=None):
+def _sample_in_order(
+    noise, shift, hidden_shift, encoder, decoder, activation, units, hidden_units, ends=None
+):
     """Draws `[R, D]` units in order; returns the sample and the logits on its path.
 
     `ends` says which units are the first of their group, and the last of several, `[D]` each.
     """
     dtype = noise.dtype
+    activate, _ = _ACTIVATIONS[activation]
     noise, shift = tf.transpose(noise), tf.transpose(shift)
 
     def draw_unit(i, hidden, taken, logits):
-        logit = shift[i] + tf.linalg.matvec(tf.sigmoid(hidden), decoder[i])
+        logit = shift[i] + tf.linalg.matvec(activate(hidden), decoder[i])
         if ends is not None:
             first, last = ends
             taken &= ~first[i]
@@ -240,13 +263,14 @@ def _sample_in_order(noise, shift, hidden_shift, encoder, decoder, units, hidden
 class NADE(StochasticLayer):
     """Conditional NADE layer.
 
-    `a_i = c(y) + Σ_{j<i} W_j x_j`, `p(x_i = 1 | x_<i, y) = σ(V_i σ(a_i) + b_i(y))` with
+    `a_i = c(y) + Σ_{j<i} W_j x_j`, `p(x_i = 1 | x_<i, y) = σ(V_i φ(a_i) + b_i(y))` with
     `c(y) = c + U_c y` and `b(y) = b + U_b y`. Without a parent it is the plain NADE.
 
     Args:
         units: Positive integer, the number of binary units `D`.
         hidden_units: Positive integer, the size `H` of the shared hidden layer; as many
             as `units` by default.
+        activation: `φ`, `"sigmoid"` as in the papers or `"relu"`.
         kernel_initializer: Initializer of `W`, `V`, `U_c` and `U_b`.
         bias_initializer: Initializer of `c` and `b`.
 
@@ -255,13 +279,20 @@ class NADE(StochasticLayer):
         - [Bornschein & Bengio, 2015](https://arxiv.org/abs/1406.2751)
     """
 
-    def __init__(self, units: int, hidden_units: int | None = None, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        hidden_units: int | None = None,
+        activation: str = "sigmoid",
+        **kwargs,
+    ):
         super().__init__(units, **kwargs)
         self.hidden_units = (
             self.units
             if hidden_units is None
             else check_positive_integer(hidden_units, "hidden_units")
         )
+        self.activation = _checked(activation)
 
     def _build(self, given_units):
         if given_units is not None:
@@ -279,7 +310,5 @@ class NADE(StochasticLayer):
             affine(given, hidden_kernel, self.hidden_bias),
             self.encoder,
             self.decoder,
+            self.activation,
         )
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "hidden_units": self.hidden_units}

@@ -22,7 +22,7 @@ _STRING = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")')
 _BOOLEAN_OR_STRING = re.compile(rb'true|false|"\s*[\],}]')
 
 
-def parse(body: bytes, most_rows: int, most_values: int) -> dict:
+def parse(body: bytes, most_lists: int, most_values: int) -> dict:
     """Reads a JSON object.
 
     Nothing else runs while Python's objects for it are made, so there must not be millions that no
@@ -30,15 +30,14 @@ def parse(body: bytes, most_rows: int, most_values: int) -> dict:
 
     Args:
         body: The text, in UTF-8.
-        most_rows: How many rows a request may have.
-        most_values: How many numbers.
+        most_lists: How many lists, objects and quotation marks there may be.
+        most_values: How many values besides.
 
     Raises:
         ServingError: If it is something else.
     """
-    most_items = 16 * most_rows + 1024
-    items = body.count(b"[") + body.count(b"{") + body.count(b'"')
-    if items > most_items or body.count(b",") > most_values + most_items:
+    lists = body.count(b"[") + body.count(b"{") + body.count(b'"')
+    if lists > most_lists or body.count(b",") > most_values + most_lists:
         raise invalid("The JSON has more values than any request of the allowed number of rows.")
     try:
         content = orjson.loads(body)

@@ -156,10 +156,14 @@ class RestApi:
 
     async def _post(self, request: _Request, method: str, target: Target, body: bytes) -> bytes:
         predictor, rows = self.predictor, self._limits.rows
-        most_values = 0
+        most_lists, most_values = 16 * rows + 1024, 0
         with contextlib.suppress(ServingError):  # raised when the body is read, as in TF Serving
-            most_values = rows * predictor.repository.servable(target)[1].row_values
-        content = await predictor.convert(len(body), json_format.parse, body, rows, most_values)
+            _, servable = predictor.repository.servable(target)
+            most_lists += rows * servable.row_lists
+            most_values = rows * servable.row_values
+        content = await predictor.convert(
+            len(body), json_format.parse, body, most_lists, most_values
+        )
         name = json_format.signature_name(content)
         if method != "predict" and not (
             isinstance(content.get("examples"), list) and content["examples"]

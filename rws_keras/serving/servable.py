@@ -99,6 +99,7 @@ class Servable:
         signature_defs: All signatures as the SavedModel defines them.
         path: The directory.
         row_values: How many numbers the inputs of a row have, in the widest signature.
+        row_lists: How many lists they are, one in another, likewise.
     """
 
     def __init__(self, path: Path):
@@ -112,9 +113,14 @@ class Servable:
         }
         if not self._signatures:
             raise UserError(f"{path} has no signature whose inputs are rows of numbers.")
-        self.row_values = max(
-            sum(abs(math.prod(shape[1:])) for _, shape in signature.inputs.values())
+        shapes = [
+            [shape[1:] for _, shape in signature.inputs.values()]
             for signature in self._signatures.values()
+        ]
+        self.row_values = max(sum(abs(math.prod(row)) for row in rows) for rows in shapes)
+        self.row_lists = max(
+            sum(abs(math.prod(row[:axis])) for row in rows for axis in range(len(row)))
+            for rows in shapes
         )
         self._warm_up(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from rws_keras.errors import PrecisionError, UserError
+from rws_keras.suggestions import unknown
 
 
 def check_integer(value: Any, name: str, minimum: int | None = None) -> int:
@@ -45,6 +47,17 @@ def check_positive_integer(value: Any, name: str) -> int:
 
 # Beyond it a number is infinite in float32.
 _MOST = float(np.finfo(np.float32).max)
+
+
+def check_one_of(value: Any, name: str, known: Collection[str]) -> str:
+    """Returns a value if it is one of some names.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if not isinstance(value, str) or value not in known:
+        raise UserError(unknown(name, value, known))
+    return value
 
 
 def check_number(value: Any, name: str, positive: bool = False) -> float:

@@ -45,6 +45,9 @@ def test_parameters_of_float64(kind):
     assert sample.dtype == log_prob.dtype == tf.float64
     close(log_prob, ours.log_prob(sample), rtol=1e-12, atol=1e-12)
     close(sample, kind.ours(**single).sample(6, seed=3))
+    in_graph = tf.function(lambda: kind.ours(**double).experimental_sample_and_log_prob(6, seed=3))
+    for eager, traced in zip((sample, log_prob), in_graph(), strict=True):
+        close(traced, eager, rtol=1e-12, atol=1e-12)
     with tf.GradientTape() as tape:
         tape.watch(double)
         log_prob = kind.ours(**double).log_prob(value)

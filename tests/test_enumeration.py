@@ -30,9 +30,9 @@ pytestmark = pytest.mark.slow
 
 X = np.array([[1, 0, 1], [0, 0, 1]], np.float32)
 
-# Each objective, and the K of the tuples that it weighs.
 # All pairs of four families; the time grows with the square of their number.
 PAIRS = [*itertools.product(FAMILIES[:4], FAMILIES[:4]), *((f, f) for f in FAMILIES[4:])]
+# Each objective, and the K of the tuples that it weighs.
 CASES = {
     "reweighted_wake_sleep": (ReweightedWakeSleep(2), 2),
     "reweighted_wake_sleep, scaled": (ReweightedWakeSleep(3, wake_q=0.5, sleep_q=2.0), 3),

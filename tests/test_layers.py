@@ -188,10 +188,15 @@ def reference_logits(layer, value, given):
     return logits
 
 
-IN_ORDER = ["arsbn", "nade", "made", {"family": "nade", "activation": "relu"}]
-of_units_in_order = pytest.mark.parametrize(
-    "family", IN_ORDER, ids=lambda family: family if isinstance(family, str) else "nade-relu"
-)
+IN_ORDER = {
+    "arsbn": "arsbn",
+    "nade": "nade",
+    "nade-relu": {"family": "nade", "activation": "relu"},
+    "made": "made",
+    "made-few": {"family": "made", "hidden_units": 5},
+    "made-many": {"family": "made", "hidden_units": 50},
+}
+of_units_in_order = pytest.mark.parametrize("family", IN_ORDER.values(), ids=IN_ORDER)
 
 
 # 37 units are two blocks and a bit, 32 are exactly two.

@@ -8,7 +8,7 @@ from rws_keras.callbacks import plots, receptive_fields, tile_images
 from rws_keras.errors import UserError
 
 
-@pytest.mark.parametrize("family", ["sbn", "arsbn", "made"])
+@pytest.mark.parametrize("family", ["sbn", "arsbn", "nade", "made"])
 def test_receptive_fields_of_upper_layers_are_products_of_kernels(family):
     machine = HelmholtzMachine.from_sizes(6, [5, 4, 3], p=family)
     w_1, w_2, w_3 = (machine.p_layers[level].kernel.numpy() for level in range(3))

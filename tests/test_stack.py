@@ -126,9 +126,10 @@ def test_bad_hidden_units(family, hidden_units):
         layers.get({"family": family, "hidden_units": hidden_units}, 3)
 
 
-def test_an_activation_that_nade_does_not_have():
-    with pytest.raises(UserError, match="Unknown activation 'tanh'; expected one of sigmoid, relu"):
-        layers.NADE(3, activation="tanh")
+@pytest.mark.parametrize("family", [layers.NADE, layers.MADE])
+def test_bad_activation(family):
+    with pytest.raises(UserError, match="Unknown activation 'softmax'; expected one of "):
+        family(3, activation="softmax")
 
 
 @pytest.mark.parametrize("family", ["arsbn", "nade", "made"])
@@ -136,7 +137,7 @@ def test_another_number_of_rows_needs_no_new_trace(family, binary):
     from rws_keras.layers import arsbn, made, nade
 
     traced = [arsbn._logits_in_order, nade._sample_in_order, nade._hidden_logits]
-    traced.append(made._logits_in_order)
+    traced += [made._logits_in_order]
     layer = layers.get(family, 21)
     layer.build((None, 3))
 

@@ -63,7 +63,7 @@ _DESCRIPTIONS = {
     "images/receptive_fields_#": "The effect of the units of a latent layer on the visible units, "
     "1 is the lowest layer: the strongest rows of `W_1`, of `W_2 W_1` for layer 2, and so on. Red "
     "makes pixels brighter, blue darker; the largest weight of each has the full colour. For NADE "
-    "only the direct weights are shown: the path through its hidden layer is left out.",
+    "and MADE only the direct weights are shown: the path through its hidden layer is left out.",
     "table/marginals": "One column per column of the table, sorted by its mean in the data, the "
     f"orange line. Blue points are the means of {TABLE_SAMPLES:,} samples from P. The vertical "
     "axis goes from 0 to 1, or further if a mean is outside this range.",

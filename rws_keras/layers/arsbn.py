@@ -7,8 +7,16 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from rws_keras.layers.bernoulli import DECISIVE, BinaryDistribution
-from rws_keras.layers.parameters import as_matrix, as_parameter, last_axis, parameter_dtype, size
+from rws_keras.layers.parameters import (
+    as_matrix,
+    as_parameter,
+    last_axis,
+    parameter_dtype,
+    size,
+    strictly_upper,
+)
 from rws_keras.layers.registry import register_family
+from rws_keras.layers.rows import flatten_rows, unflatten_rows
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 
 # Units drawn in one turn of the sampling loop. Within a block each unit updates only the
@@ -59,10 +67,7 @@ class AutoregressiveBernoulli(BinaryDistribution):
         return tf.shape(self.shift)[-1:]
 
     def _masked_kernel(self):
-        # band_part keeps the upper triangle with its diagonal; the second call takes the
-        # diagonal away.
-        upper = tf.linalg.band_part(tf.cast(self.kernel, self.dtype), 0, -1)
-        return upper - tf.linalg.band_part(upper, 0, 0)
+        return strictly_upper(tf.cast(self.kernel, self.dtype))
 
     def conditional_logits(self, value: tf.Tensor) -> tf.Tensor:
         shift = tf.cast(self.shift, self.dtype)
@@ -75,13 +80,11 @@ class AutoregressiveBernoulli(BinaryDistribution):
             # determined.
             shift += DECISIVE * tf.cast(groups.last, self.dtype)
             kernel -= 2.0 * DECISIVE * tf.cast(groups.earlier, self.dtype)
-        shape = tf.broadcast_dynamic_shape(tf.shape(noise), tf.shape(shift))
-        units = size(kernel, 0)
-        noise = tf.reshape(tf.broadcast_to(noise, shape), [-1, units])
-        shift = tf.reshape(tf.broadcast_to(shift, shape), [-1, units])
-        logits = _logits_in_order(noise, shift, kernel, units)
+        batch = tf.broadcast_dynamic_shape(tf.shape(noise)[:-1], self.batch_shape_tensor())
+        noise, shift = flatten_rows(batch, noise, shift)
+        logits = _logits_in_order(noise, shift, kernel, size(kernel, 0))
         value = tf.cast(noise < tf.sigmoid(logits), self.dtype)
-        return tf.reshape(value, shape), tf.reshape(logits, shape)
+        return unflatten_rows(batch, value), unflatten_rows(batch, logits)
 
 
 @tf.function(autograph=False, reduce_retracing=True)

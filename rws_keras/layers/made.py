@@ -6,9 +6,16 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras.checks import check_positive_integer
+from rws_keras.checks import check_one_of, check_positive_integer
 from rws_keras.layers.bernoulli import DECISIVE, BinaryDistribution
-from rws_keras.layers.parameters import as_matrix, as_parameter, last_axis, parameter_dtype, size
+from rws_keras.layers.parameters import (
+    as_matrix,
+    as_parameter,
+    last_axis,
+    parameter_dtype,
+    sizes,
+    strictly_upper,
+)
 from rws_keras.layers.registry import register_family
 from rws_keras.layers.rows import flatten_rows, unflatten_rows
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
@@ -16,6 +23,9 @@ from rws_keras.layers.stochastic_layer import StochasticLayer, affine
 # Units drawn in one turn of the sampling loop. Within a block each unit acts only on the rest of
 # the block; all that is beyond it is brought up to date by matrix products.
 _BLOCK = 16
+
+# Of the hidden layer; each acts on one hidden unit at a time, as the masks demand.
+_ACTIVATIONS = {"relu": tf.nn.relu, "sigmoid": tf.sigmoid, "tanh": tf.tanh}
 
 
 class MaskedAutoregressiveBernoulli(BinaryDistribution):
@@ -36,7 +46,7 @@ class MaskedAutoregressiveBernoulli(BinaryDistribution):
         decoder: Tensor, array or variable `[D, H]`, the weights `V` out of it; the same holds.
         direct: Tensor, array or variable `[D, D]`, the weights `A`; only entries with j < i are
             used.
-        activation: Name of the Keras activation φ.
+        activation: φ, `"relu"`, `"sigmoid"` or `"tanh"`.
         validate_args: Whether to check that values are binary.
         name: Name of the distribution.
     """
@@ -61,7 +71,7 @@ class MaskedAutoregressiveBernoulli(BinaryDistribution):
             self.encoder = as_matrix(encoder, dtype, "encoder", [*units, *hidden_units])
             self.decoder = as_matrix(decoder, dtype, "decoder", [*units, *hidden_units])
             self.direct = as_matrix(direct, dtype, "direct", [*units, *units])
-            self.activation = activation
+            self.activation = check_one_of(activation, "activation", _ACTIVATIONS)
             super().__init__(parameters, validate_args, name, dtype)
 
     @classmethod
@@ -84,9 +94,7 @@ class MaskedAutoregressiveBernoulli(BinaryDistribution):
     def conditional_logits(self, value: tf.Tensor) -> tf.Tensor:
         shift, hidden_shift, encoder, decoder, direct = self._parameters_as_tensors()
         value = self._vector(value)
-        hidden = keras.activations.get(self.activation)(
-            hidden_shift + tf.tensordot(value, encoder, 1)
-        )
+        hidden = _ACTIVATIONS[self.activation](hidden_shift + tf.tensordot(value, encoder, 1))
         through_hidden = tf.tensordot(hidden, decoder, [[-1], [1]])
         return shift + tf.tensordot(value, direct, 1) + through_hidden
 
@@ -100,7 +108,7 @@ class MaskedAutoregressiveBernoulli(BinaryDistribution):
         batch = tf.broadcast_dynamic_shape(tf.shape(noise)[:-1], self.batch_shape_tensor())
         noise, shift, hidden_shift = flatten_rows(batch, noise, shift, hidden_shift)
         logits = _logits_in_order(
-            noise, shift, hidden_shift, encoder, decoder, direct, self.activation, *_sizes(encoder)
+            noise, shift, hidden_shift, encoder, decoder, direct, self.activation, *sizes(encoder)
         )
         value = tf.cast(noise < tf.sigmoid(logits), self.dtype)
         return unflatten_rows(batch, value), unflatten_rows(batch, logits)
@@ -109,17 +117,12 @@ class MaskedAutoregressiveBernoulli(BinaryDistribution):
         """The parameters; weights that the order of the units forbids are zero."""
         kept = (self.shift, self.hidden_shift, self.encoder, self.decoder, self.direct)
         shift, hidden_shift, encoder, decoder, direct = (tf.cast(p, self.dtype) for p in kept)
-        units, hidden_units = _sizes(encoder)
+        units, hidden_units = sizes(encoder)
         seen = _seen(units, hidden_units)
         before = tf.range(units)[:, None] < seen
         encoder = tf.where(before, encoder, 0.0)
-        decoder = tf.where(before, 0.0, decoder)
-        upper = tf.linalg.band_part(direct, 0, -1)
-        return shift, hidden_shift, encoder, decoder, upper - tf.linalg.band_part(upper, 0, 0)
-
-
-def _sizes(encoder):
-    return size(encoder, 0), size(encoder, 1)
+        decoder = tf.where(~before, decoder, 0.0)
+        return shift, hidden_shift, encoder, decoder, strictly_upper(direct)
 
 
 def _seen(units, hidden_units):
@@ -151,7 +154,7 @@ def _logits_in_order(
     encoder = tf.pad(encoder, [[0, padding], [0, most]])
     decoder = tf.pad(decoder, [[0, padding], [0, most]])
     direct = tf.pad(direct, [[0, padding], [0, padding]])
-    activate = keras.activations.get(activation)
+    activate = _ACTIVATIONS[activation]
     hidden = tf.pad(tf.transpose(hidden_shift), [[0, most], [0, 0]])
     seen = tf.pad(_seen(units, hidden_units), [[0, most]], constant_values=units)
     # Some see nothing and are complete from the beginning.
@@ -166,7 +169,7 @@ def _logits_in_order(
         to_units = tf.slice(direct, [start, 0], [_BLOCK, -1])
         from_followed = tf.slice(decoder, [0, first], [-1, most])
         to_followed = tf.slice(to_hidden, [0, first], [-1, most])
-        to_block = tf.slice(to_units, [0, start], [-1, _BLOCK])
+        to_block = tf.slice(to_units, [0, start], [_BLOCK, _BLOCK])
         into_block = tf.slice(from_followed, [start, 0], [_BLOCK, -1])
 
         def draw_unit(i, block_logits, followed, block_path):
@@ -224,7 +227,7 @@ class MADE(StochasticLayer):
         units: Positive integer, the number of binary units `D`.
         hidden_units: Positive integer, the size `H` of the hidden layer; as many as `units` by
             default.
-        activation: Activation `φ` of the hidden layer, one of Keras's by its name.
+        activation: Activation `φ` of the hidden layer: `"relu"`, `"sigmoid"` or `"tanh"`.
         kernel_initializer: Initializer of `W`, `V`, `A`, `U_c` and `U_b`.
         bias_initializer: Initializer of `c` and `b`.
 
@@ -245,8 +248,7 @@ class MADE(StochasticLayer):
             if hidden_units is None
             else check_positive_integer(hidden_units, "hidden_units")
         )
-        self.activation = activation
-        keras.activations.get(activation)  # refuses unknown names at once
+        self.activation = check_one_of(activation, "activation", _ACTIVATIONS)
 
     def _build(self, given_units):
         if given_units is not None:

@@ -6,24 +6,23 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from rws_keras.checks import check_positive_integer
-from rws_keras.errors import UserError
+from rws_keras.checks import check_one_of, check_positive_integer
 from rws_keras.layers.bernoulli import DECISIVE, BinaryDistribution
-from rws_keras.layers.parameters import as_matrix, as_parameter, last_axis, parameter_dtype, size
+from rws_keras.layers.parameters import as_matrix, as_parameter, last_axis, parameter_dtype, sizes
 from rws_keras.layers.registry import register_family
 from rws_keras.layers.rows import flatten_rows, unflatten_rows
 from rws_keras.layers.stochastic_layer import StochasticLayer, affine
-from rws_keras.suggestions import unknown
 
 # Units evaluated together. The hidden activations of a block take R x _BLOCK x H floats,
 # those of all units at once would take R x D x H: 400 MB for 500 rows, D = 784, H = 250.
 # Larger blocks leave the processor's cache, smaller ones do more steps.
 _BLOCK = 8
 
-# The activations of the hidden layer, and their derivatives as functions of their values.
+# The activations of the hidden layer, and their derivatives as functions of their values. The
+# backward pass computes these again, where a zero may come out as 1e-7.
 _ACTIVATIONS = {
     "sigmoid": (tf.sigmoid, lambda s: s * (1.0 - s)),
-    "relu": (tf.nn.relu, lambda s: tf.cast(s > 0.0, s.dtype)),
+    "relu": (tf.nn.relu, lambda s: tf.cast(s > 1e-6, s.dtype)),
 }
 
 
@@ -61,7 +60,7 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
             shape = [*last_axis(self.shift), *last_axis(self.hidden_shift)]
             self.encoder = as_matrix(encoder, dtype, "encoder", shape)
             self.decoder = as_matrix(decoder, dtype, "decoder", shape)
-            self.activation = _checked(activation)
+            self.activation = check_one_of(activation, "activation", _ACTIVATIONS)
             super().__init__(parameters, validate_args, name, dtype)
 
     @classmethod
@@ -86,7 +85,7 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
         batch = tf.broadcast_dynamic_shape(tf.shape(value)[:-1], tf.shape(hidden_shift)[:-1])
         value, hidden_shift = flatten_rows(batch, value, hidden_shift)
         logits = _hidden_logits(
-            value, hidden_shift, encoder, decoder, self.activation, *_sizes(encoder)
+            value, hidden_shift, encoder, decoder, self.activation, *sizes(encoder)
         )
         return shift + unflatten_rows(batch, logits)
 
@@ -96,23 +95,13 @@ class NeuralAutoregressiveBernoulli(BinaryDistribution):
         noise, shift, hidden_shift = flatten_rows(batch, noise, shift, hidden_shift)
         ends = None if groups is None else (tf.constant(groups.first), tf.constant(groups.last))
         value, logits = _sample_in_order(
-            noise, shift, hidden_shift, encoder, decoder, self.activation, *_sizes(encoder), ends
+            noise, shift, hidden_shift, encoder, decoder, self.activation, *sizes(encoder), ends
         )
         return unflatten_rows(batch, value), unflatten_rows(batch, logits)
 
     def _parameters_as_tensors(self):
         kept = (self.shift, self.hidden_shift, self.encoder, self.decoder)
         return [tf.cast(parameter, self.dtype) for parameter in kept]
-
-
-def _checked(activation):
-    if activation not in _ACTIVATIONS:
-        raise UserError(unknown("activation", activation, _ACTIVATIONS))
-    return activation
-
-
-def _sizes(encoder):
-    return size(encoder, 0), size(encoder, 1)
 
 
 @tf.function(autograph=False, reduce_retracing=True)
@@ -292,7 +281,7 @@ class NADE(StochasticLayer):
             if hidden_units is None
             else check_positive_integer(hidden_units, "hidden_units")
         )
-        self.activation = _checked(activation)
+        self.activation = check_one_of(activation, "activation", _ACTIVATIONS)
 
     def _build(self, given_units):
         if given_units is not None:

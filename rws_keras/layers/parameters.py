@@ -69,6 +69,17 @@ def last_axis(parameter: Any) -> tf.TensorShape:
     return tf.TensorShape([None]) if shape.rank is None else shape[-1:]
 
 
+def sizes(matrix: tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:
+    """The number of rows and of columns."""
+    return size(matrix, 0), size(matrix, 1)
+
+
+def strictly_upper(matrix: tf.Tensor) -> tf.Tensor:
+    """The entries above the diagonal, zeros elsewhere."""
+    upper = tf.linalg.band_part(matrix, 0, -1)
+    return upper - tf.linalg.band_part(upper, 0, 0)
+
+
 def size(tensor: tf.Tensor, axis: int) -> int | tf.Tensor:
     """The size of an axis: an int, or a scalar tensor where it is not known statically."""
     static = tensor.shape[axis]

@@ -19,7 +19,8 @@ class HttpConnection(HttpToolsProtocol):
     """An HTTP connection.
 
     Args:
-        idle_seconds: It is closed when the server has waited so long for a request's headers.
+        idle_seconds: It is closed when the server has waited so long for a request's headers, or
+            for a client to read what was sent, of which it took nothing meanwhile.
         refused: Called with the code of a request that is no HTTP, or whose headers are too large.
         **options: Of uvicorn.
     """
@@ -29,6 +30,7 @@ class HttpConnection(HttpToolsProtocol):
         self._idle_seconds = idle_seconds
         self._refused = refused
         self._unparsed = 0
+        self._unsent = 0
         self._idle_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -42,11 +44,12 @@ class HttpConnection(HttpToolsProtocol):
     def _watch(self) -> None:
         left = self._idle_since + self._idle_seconds - self.loop.time()
         if left <= 0:
-            if self.transport.is_closing():  # waits for its client to read what was sent
-                self.transport.abort()
+            unsent = self.transport.get_write_buffer_size()
+            if unsent and unsent == self._unsent:
+                self.transport.abort()  # closing would wait for its client
             elif self._answered():
                 self.transport.close()
-            left = self._idle_seconds
+            self._unsent, left = unsent, self._idle_seconds
         self._watchdog = self.loop.call_later(left, self._watch)
 
     def _answered(self) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +25,7 @@ _STRING = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")')
 _BOOLEAN_OR_STRING = re.compile(rb'true|false|"\s*[\],}]')
 
 
-def parse(body: bytes, most_lists: int, most_values: int) -> dict:
+def parse(body: bytes, most_lists: float, most_values: float) -> dict:
     """Reads a JSON object.
 
     Nothing else runs while Python's objects for it are made, so there must not be millions that no
@@ -40,11 +43,14 @@ def parse(body: bytes, most_lists: int, most_values: int) -> dict:
     if lists > most_lists or body.count(b",") > most_values + most_lists:
         raise invalid("The JSON has more values than any request of the allowed number of rows.")
     try:
+        gc.disable()  # which looks at all lists again and again while they are made
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         if b"NaN" not in body and b"Inf" not in body:
             raise invalid(f"JSON parse error: {error}.") from error
         content = _parse_special(body)
+    finally:
+        gc.enable()
     if not isinstance(content, dict):
         raise invalid(f"Expected a JSON object, got {type(content).__name__}.")
     return content
@@ -100,8 +106,8 @@ def tensors(
     most = 1 if "signature_name" in content else 0
     unusual = len(_BOOLEAN_OR_STRING.findall(body)) > most
     arrays = {}
-    for name, (dtype, _) in signature.inputs.items():
-        arrays[name] = _array(name, columns[name], dtype, unusual)
+    for name, (dtype, shape) in signature.inputs.items():
+        arrays[name] = _array(name, columns[name], dtype, shape, unusual)
         signature.check_shape(name, arrays[name].shape, most_rows)
     return arrays
 
@@ -133,12 +139,11 @@ def _named(values: Any, signature: Signature) -> dict[str, Any]:
     return {next(iter(signature.inputs)): values}
 
 
-def _array(name: str, values: Any, dtype: tf.DType, unusual: bool) -> np.ndarray:
+def _array(
+    name: str, values: Any, dtype: tf.DType, shape: Sequence[int], unusual: bool
+) -> np.ndarray:
     """Nested lists as an array of the signature's dtype."""
-    rows = 1
-    if isinstance(values, list) and values:
-        width = len(values[0]) if isinstance(values[0], list) else 1
-        rows = max(1, _PIECE // max(width, 1))
+    rows = max(1, _PIECE // max(1, abs(math.prod(shape[1:]))))
     try:
         if not isinstance(values, list) or len(values) <= rows:
             return _piece(values, dtype, unusual)

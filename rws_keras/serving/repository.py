@@ -123,6 +123,8 @@ class Repository:
         if fault and fault != self._faults.get(what):
             _log.warning(fault)
         self._faults[what] = fault
+        if not fault:
+            del self._faults[what]
 
     def ready(self) -> bool:
         """Whether requests can be answered: at least one version of one model serves.

@@ -156,7 +156,7 @@ class RestApi:
 
     async def _post(self, request: _Request, method: str, target: Target, body: bytes) -> bytes:
         predictor, rows = self.predictor, self._limits.rows
-        most_lists, most_values = 16 * rows + 1024, 0
+        most_lists, most_values = 16.0 * rows + 1024, 0.0
         with contextlib.suppress(ServingError):  # raised when the body is read, as in TF Serving
             _, servable = predictor.repository.servable(target)
             most_lists += rows * servable.row_lists

@@ -98,7 +98,8 @@ class Servable:
     Attributes:
         signature_defs: All signatures as the SavedModel defines them.
         path: The directory.
-        row_values: How many numbers the inputs of a row have, in the widest signature.
+        row_values: How many numbers the inputs of a row have, in the widest signature; infinite if
+            any number will do.
         row_lists: How many lists they are, one in another, likewise.
     """
 
@@ -113,14 +114,17 @@ class Servable:
         }
         if not self._signatures:
             raise UserError(f"{path} has no signature whose inputs are rows of numbers.")
-        shapes = [
-            [shape[1:] for _, shape in signature.inputs.values()]
+        rows = [
+            [
+                [size if size >= 0 else math.inf for size in shape[1:]]
+                for _, shape in signature.inputs.values()
+            ]
             for signature in self._signatures.values()
         ]
-        self.row_values = max(sum(abs(math.prod(row)) for row in rows) for rows in shapes)
+        self.row_values = max(sum(map(math.prod, inputs)) for inputs in rows)
         self.row_lists = max(
-            sum(abs(math.prod(row[:axis])) for row in rows for axis in range(len(row)))
-            for rows in shapes
+            sum(math.prod(row[:axis]) for row in inputs for axis in range(len(row)))
+            for inputs in rows
         )
         self._warm_up(path)
 

@@ -46,8 +46,8 @@ def to_array(
     size, numpy_dtype = math.prod(shape), np.dtype(dtype.as_numpy_dtype)
     if size * numpy_dtype.itemsize > limits.body_bytes:
         raise too_large(f"The input `{name}` has {size:,} values, too many for a request.")
-    if dtype in _FIELDS:
-        del getattr(proto, _FIELDS[dtype])[size:]
+    for field in (*_FIELDS.values(), "half_val", "uint32_val", "uint64_val"):
+        del getattr(proto, field)[size:]
     try:
         return tf.make_ndarray(proto)
     except (ValueError, TypeError, OverflowError) as error:

@@ -10,6 +10,8 @@ pytestmark = pytest.mark.processes
 
 
 class Images(tf.Module):
+    """Sums of pixels."""
+
     @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 1], tf.uint8, name="x")])
     def serve(self, x):
         return {"sum": tf.reduce_sum(tf.cast(x, tf.float32), axis=[1, 2, 3])}

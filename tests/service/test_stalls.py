@@ -173,13 +173,16 @@ def test_headers_beyond_64_kib_are_answered(server):
 
 
 def test_connections_that_never_end_are_closed(server):
-    """A body that goes on after its answer; an answer that is not read."""
+    """A body that goes on after its answer; answers that are not read."""
     sample = json.dumps({"signature_name": "sample", "inputs": list(range(4000))}).encode()
     head = HEAD + b"Content-Length: %d\r\n\r\n"
     start = time.perf_counter()
-    with connect(server, head % 2**30) as endless, connect(server, head % len(sample)) as unread:
-        unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        unread.sendall(sample)
+    with contextlib.ExitStack() as stack:
+        endless = stack.enter_context(connect(server, head % 2**30))
+        for requests in (1, 2):
+            unread = stack.enter_context(connect(server))
+            unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            unread.sendall(requests * (head % len(sample) + sample))
         assert endless.recv(2**16).startswith(b"HTTP/1.1 413 ")
         with contextlib.suppress(ConnectionError):
             while time.perf_counter() - start < 4 * IDLE + 5:

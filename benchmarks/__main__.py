@@ -17,6 +17,7 @@ from benchmarks import (
     anomalies,
     convergence,
     exact_estimates,
+    families,
     fit_overhead,
     gradient_noise,
     imputation_coverage,
@@ -49,6 +50,7 @@ SECTIONS = {
     "missing_values": missing_values.measure,
     "imputation_coverage": imputation_coverage.measure,
     "anomalies": anomalies.measure,
+    "families": families.measure,
     "particles": particles.measure,
 }
 

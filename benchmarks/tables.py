@@ -245,6 +245,19 @@ def _anomalies(found):
     yield _table(f"Alarms at {found['level']:.0%}", [*columns, "two-sided"], rows)
 
 
+def _families(found):
+    rows = [
+        (
+            f"{row['dataset']}: {row['model']}",
+            f"{row['log_likelihood']:.2f} ({row['log_likelihood_se']:.2f})",
+            f"{row['auroc']:.3f}",
+        )
+        for row in found["rows"]
+    ]
+    title = f"Visible layers on tables, K = {found['num_particles']:,}"
+    yield _table(title, ["model", "test log-likelihood (nats)", "AUROC of flipped cells"], rows)
+
+
 def _particles(found):
     rows = [
         (
@@ -275,5 +288,6 @@ _SECTIONS = {
     "missing_values": _missing_values,
     "imputation_coverage": _imputation_coverage,
     "anomalies": _anomalies,
+    "families": _families,
     "particles": _particles,
 }

@@ -15,7 +15,7 @@ from rws_keras.files import write_json
 from rws_keras.objectives import ReweightedWakeSleep
 from rws_keras.training import demo, fitting, reporting
 from rws_keras.training.checkpoint import Checkpoint, latest
-from rws_keras.training.recipe import OptimizerRecipe, Recipe
+from rws_keras.training.recipe import OptimizerRecipe, Recipe, for_data
 from rws_keras.training.run import FORMAT, Run, find
 
 QUIET = Console(quiet=True)
@@ -84,6 +84,17 @@ def test_every_optimizer_of_keras_can_be_used():
     assert {"adam", "sgd", "lamb", "muon"} <= set(optimizers())
     for name in optimizers():
         OptimizerRecipe(name=name).check()
+
+
+@pytest.mark.parametrize(("rows", "family"), [(49, "sbn"), (50, "arsbn")])
+def test_own_data_of_few_rows_get_independent_units(tmp_path, rows, family):
+    """20 units, and four fifths of the rows to train on."""
+    path = tmp_path / "mine.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 2, (rows, 20), np.uint8))
+    name, recipe = for_data(path, validation=0.1, test=0.1)
+    assert name == "mine"
+    assert recipe.model.p == family
+    assert recipe.model.prior == "arsbn"
 
 
 def test_a_run_directory_that_cannot_be_made(tmp_path):

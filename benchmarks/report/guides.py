@@ -19,6 +19,7 @@ def pages(evidence: Evidence) -> dict[Path, dict[str, Callable[[], str]]]:
             "cells": lambda: cells(found["missing_values"]),
             "coverage": lambda: coverage(found["imputation_coverage"]),
         },
+        GUIDES / "choosing.md": {"families": lambda: families(found["families"])},
         GUIDES / "thresholds.md": {"anomalies": lambda: anomalies(found["anomalies"])},
     }
 
@@ -50,6 +51,33 @@ def coverage(found: dict) -> str:
         for row in found["methods"]
     ]
     return table(columns, rows)
+
+
+def families(found: dict) -> str:
+    """Test log-likelihoods on tables, a model in each column; the AUROC of odd rows below."""
+    models = list(dict.fromkeys(row["model"] for row in found["rows"]))
+    by_set: dict[str, dict[str, dict]] = {}
+    for row in found["rows"]:
+        by_set.setdefault(row["dataset"], {})[row["model"]] = row
+
+    def part(title: str, key: str, digits: int) -> str:
+        lines = []
+        for name, rows in by_set.items():
+            best = max(row[key] for row in rows.values())
+            figures = {model: f"{row[key]:.{digits}f}" for model, row in rows.items()}
+            bold = {
+                model: f"**{figure}**" if rows[model][key] == best else figure
+                for model, figure in figures.items()
+            }
+            lines.append([name, *(bold.get(model, "") for model in models)])
+        return table([title, *models], lines)
+
+    return "\n\n".join(
+        [
+            part("test log-likelihood, nats", "log_likelihood", 2),
+            part("AUROC of odd rows", "auroc", 3),
+        ]
+    )
 
 
 def anomalies(found: dict) -> str:

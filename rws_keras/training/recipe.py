@@ -351,14 +351,21 @@ def load(name_or_path: str | Path) -> tuple[str, Recipe]:
     return path.stem, validated(read_file(path, "Recipe"), f"Recipe {path}")
 
 
+# With fewer rows the weights between the units of an autoregressive layer overfit: an SBN layer
+# gives other rows a better likelihood (`python -m benchmarks families`).
+_ROWS_PER_UNIT = 2
+
+
 def for_data(path: str | Path, **options: Any) -> tuple[str, Recipe]:
     """A recipe for the user's own data, of a size that depends on them.
 
-    It has a visible layer whose units depend on those before them, half as many latents as visible
-    units, and stops training once the validation likelihood has not risen for some time.
+    It has a visible layer whose units depend on those before them (unless there are too few rows
+    for that) and half as many latents as visible units, and stops training once the validation
+    likelihood has not risen for some time.
 
     Args:
-        path: A table, an array or a folder of images; see `datasets.load_file`.
+        path: A table, an array or a folder of images; see `datasets.load_file`. Or the name of a
+            data set.
         **options: Of [data], for instance `leave_out`.
 
     Returns:
@@ -367,16 +374,22 @@ def for_data(path: str | Path, **options: Any) -> tuple[str, Recipe]:
     Raises:
         UserError: If the data cannot be loaded.
     """
-    content = {"dataset": str(path), "data": options, "model": {"latents": [1]}, "epochs": 1}
+    content = {"dataset": str(path), "model": {"latents": [1]}, "epochs": 1}
+    content |= {"data": options} if options else {}
     where = f"The recipe for {path}"
     data = validated(content, where).load_data()
-    units = data.train.shape[1]
-    content["model"] = {"latents": [min(max(units // 2, 5), 200)], "p": "arsbn", "q": "sbn"}
+    rows, units = data.train.shape
+    content["model"] = {
+        "latents": [min(max(units // 2, 5), 200)],
+        "p": "arsbn" if rows >= _ROWS_PER_UNIT * units else "sbn",
+        "q": "sbn",
+        "prior": "arsbn",
+    }
     content |= {
-        "description": f"By the size of the data: {len(data.train):,} rows, {units} units",
+        "description": f"By the size of the data: {rows:,} rows, {units} units",
         "objective": {"name": "reweighted_wake_sleep", "num_particles": 10},
         "optimizer": {"name": "adam", "learning_rate": 3e-3},
-        "batch_size": min(100, max(len(data.train) // 20, 10)),
+        "batch_size": min(100, max(rows // 20, 10)),
         "epochs": 1000,
         "patience": 20,
         "evaluation": {"validation_particles": 100, "num_particles": 1000},

@@ -89,12 +89,26 @@ def arm(done, method, value, seed=0):
 def test_the_rate_with_the_best_validation_is_chosen(done):
     for method in ("RWS", "VIMCO"):
         found = {
-            a.rate: done.results.validation(a.recipe) for a in done.comparison.tuning_arms(method)
+            first.rate: done.results.validation(first.recipe)
+            for first, *_ in done.comparison.tuning_arms(method)
         }
         assert found.keys() == {1e-4, 3e-2}
         assert comparing.chosen_rate(done.comparison, method, done.results) == max(
             found, key=found.get
         )
+
+
+def test_all_seeds_choose_if_several_rates_have_them(tmp_path):
+    _, tiny = write(tmp_path, TINY.replace('name = "VIMCO"', 'name = "VIMCO"\nseeds = [0, 1]'))
+    results = comparing.Results(tmp_path / "results")
+    chosen = []
+    (low, high) = tiny.tuning_arms("VIMCO")
+    for arm, value in ((low[0], -9.0), (high[0], -8.0), (high[1], -12.0), (low[1], -10.0)):
+        curve = [{"log_likelihood": value}] * arm.recipe.epochs
+        results.update(arm.recipe, curve=curve)
+        chosen.append(comparing.chosen_rate(tiny, "VIMCO", results))
+    # Nothing is known; the first seed; the only rate with both seeds; the mean of both.
+    assert chosen == [None, high[0].rate, high[0].rate, low[0].rate]
 
 
 def test_each_run_is_evaluated_after_equal_updates_and_equal_time(done):
@@ -218,7 +232,7 @@ def test_a_run_that_diverges_is_not_chosen(tmp_path):
     results = comparing.Results(tmp_path / "results")
     runner = comparing.Runner(tiny, name, results, tmp_path / "runs", Console(quiet=True))
     runner.run()
-    diverged = tiny.tuning_arms("VIMCO")[1].recipe
+    diverged = tiny.tuning_arms("VIMCO")[1][0].recipe
     assert results.validation(diverged) == -math.inf
     assert comparing.chosen_rate(tiny, "VIMCO", results) == 1e-4
 
@@ -226,7 +240,9 @@ def test_a_run_that_diverges_is_not_chosen(tmp_path):
 def test_a_method_may_have_learning_rates_of_its_own(tmp_path):
     own = TINY.replace('name = "VIMCO"', 'name = "VIMCO"\nrates = [1e-5]')
     _, tiny = write(tmp_path, own)
-    rates = {name: [arm.rate for arm in tiny.tuning_arms(name)] for name in ("RWS", "VIMCO")}
+    rates = {
+        name: [first.rate for first, *_ in tiny.tuning_arms(name)] for name in ("RWS", "VIMCO")
+    }
     assert rates == {"RWS": [1e-4, 3e-2], "VIMCO": [1e-5]}
     other = tiny.methods[-1].model_copy(update={"rates": [1e-6]}).model_dump()
     content = {**tiny.model_dump(), "methods": [*tiny.model_dump()["methods"], other]}

@@ -76,15 +76,24 @@ class Results:
 
 
 def chosen_rate(comparison: Comparison, method: str, results: Results) -> float | None:
-    """The learning rate of a method, or `None` before the runs that choose it are done."""
-    arms = comparison.tuning_arms(method)
+    """The learning rate of a method, or `None` before the runs that choose it are done.
+
+    The first seed chooses; if all seeds were run with several rates, these do.
+    """
+    arms = {seeds[0].rate: seeds for seeds in comparison.tuning_arms(method)}
     if len(arms) == 1:
-        return arms[0].rate
-    likelihoods = [results.validation(arm.recipe) for arm in arms]
-    known = [value for value in likelihoods if value is not None]
-    if len(known) < len(likelihoods):
-        return None
-    return arms[int(np.argmax(known))].rate
+        return next(iter(arms))
+    first, means = {}, {}
+    for rate, seeds in arms.items():
+        found = [results.validation(arm.recipe) for arm in seeds]
+        if found[0] is None:
+            return None
+        first[rate] = found[0]
+        known = [value for value in found if value is not None]
+        if len(known) == len(seeds):
+            means[rate] = float(np.mean(known))
+    best = max(first, key=first.__getitem__)
+    return max(means, key=means.__getitem__) if best in means else best
 
 
 class Runner:
@@ -118,15 +127,17 @@ class Runner:
                 write_json(self.results.times_path(self.name), {"times": times})
         for method in comparison.methods:
             tuning = comparison.tuning_arms(method.name)
-            for arm in tuning if len(tuning) > 1 else []:
+            for arm, *_ in tuning if len(tuning) > 1 else []:
                 if self.results.validation(arm.recipe) is None:
                     self._train(arm, self._epochs(arm))
-            rate = chosen_rate(comparison, method.name, self.results)
-            assert rate is not None
-            for arm in comparison.arms_of(method, rate):
-                self._finish(arm)
+            finished: set[float | None] = set()
+            while (rate := chosen_rate(comparison, method.name, self.results)) not in finished:
+                assert rate is not None
+                for arm in comparison.arms_of(method, rate):
+                    self._finish(arm)
+                finished.add(rate)  # with all seeds done, another one may be better
         for name in comparison.names:
-            for arm in comparison.tuning_arms(name):
+            for arm, *_ in comparison.tuning_arms(name):
                 shutil.rmtree(self._path(arm), ignore_errors=True)
 
     def _say(self, text):

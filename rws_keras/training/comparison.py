@@ -80,8 +80,9 @@ class Comparison(_Section):
         axis_title: What the axis is called in plots.
         recipe: What the recipes have in common.
         rates: The learning rates; the one with the best validation likelihood at the end is
-            chosen for each method, by the runs of its first seed at `tune_at` (or at its first
-            value, where it does not have that one).
+            chosen for each method, by the runs at `tune_at` (or at its first value, where it does
+            not have that one): by the first seed, or the mean of all seeds if they were run with
+            several rates.
         tune_at: The value of the axis by which the learning rate is chosen.
         reference: The method whose training time defines equal time.
         corrected_rows: Number of test rows that are evaluated with the recipe's full
@@ -133,13 +134,13 @@ class Comparison(_Section):
         where = f"Method '{method.name}' at {value}"
         return Arm(method.name, value, rate, seed, recipes.validated(content, where))
 
-    def tuning_arms(self, name: str) -> list[Arm]:
-        """The runs, one per learning rate, that choose the learning rate of a method."""
+    def tuning_arms(self, name: str) -> list[list[Arm]]:
+        """The runs that choose the learning rate of a method: for each rate one per seed."""
         methods = [method for method in self.methods if method.name == name]
         method = next((m for m in methods if self.tune_at in m.values), methods[0])
         value = self.tune_at if self.tune_at in method.values else method.values[0]
         rates = next((m.rates for m in methods if m.rates), self.rates)
-        return [self.arm(method, value, rate, method.seeds[0]) for rate in rates]
+        return [[self.arm(method, value, rate, seed) for seed in method.seeds] for rate in rates]
 
     def arms_of(self, method: Method, rate: float) -> list[Arm]:
         """The runs of one of the `methods` with a learning rate."""

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from exact import FAMILIES, all_vectors, exact_log_likelihood, randomize
+from exact import EVERY_FAMILY, all_vectors, exact_log_likelihood, randomize
 
 from rws_keras import HelmholtzMachine, layers, objectives
 from rws_keras.errors import UserError
@@ -20,7 +20,7 @@ def machine(family):
     return randomize(made, seed=1, scale=0.7)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=EVERY_FAMILY)
 def distribution(request):
     """Of a layer with two rows of parents."""
     layer = machine(request.param).p_layers[0]
@@ -72,7 +72,7 @@ def test_samples(distribution):
         assert (np.abs(frequencies[VALID] - p[VALID]) / error).max() < 4.5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_gradients(family):
     """Of the weights: finite, and the same with and without compilation."""
     made = machine(family)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from exact import FAMILIES
+from exact import EVERY_FAMILY
 from graphs import optimized_graphs
 from marks import slow_except
 
@@ -45,7 +45,7 @@ def test_log_weights_do_not_depend_on_who_else_reads_their_terms(kept):
     np.testing.assert_array_equal(weigh(parameters)[0], first + second + third)
 
 
-@pytest.mark.parametrize("family", slow_except(["sbn"], FAMILIES))
+@pytest.mark.parametrize("family", slow_except(["sbn"], EVERY_FAMILY))
 def test_all_sums_have_a_fixed_order(family, binary):
     x = binary(20, 6)
     machine = rws_keras.HelmholtzMachine.from_sizes(6, [5, 4, 3], p=family, q=family)

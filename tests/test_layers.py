@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from exact import FAMILIES, all_vectors
+from exact import EVERY_FAMILY, all_vectors
 from scipy import stats
 
 from rws_keras import layers
@@ -13,7 +13,7 @@ from rws_keras.layers.noise import uniform_noise
 
 tfd = tfp.distributions
 
-CASES = [(family, prior) for family in FAMILIES for prior in (False, True)]
+CASES = [(family, prior) for family in EVERY_FAMILY for prior in (False, True)]
 
 
 def make(family, units, given_units, seed=0, scale=1.0):
@@ -34,7 +34,7 @@ def case(request):
     return make(family, 5, None if prior else 3), given
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=EVERY_FAMILY)
 def conditional(request):
     """A conditional layer of five units, and two rows of parents for it."""
     return make(request.param, 5, 3), np.array([[1, 0, 1], [0, 1, 1]], np.float32)
@@ -148,7 +148,7 @@ def test_prior_takes_no_parents_and_conditional_layers_need_them(case):
         layer.distribution(np.zeros([2, 4], np.float32))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_conditional_probs_are_those_of_the_chain_rule(family):
     layer = make(family, 5, None)
     distribution = layer.distribution()

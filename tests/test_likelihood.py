@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from exact import FAMILIES, all_vectors, exact_log_likelihood, tiny_machine
+from exact import EVERY_FAMILY, all_vectors, exact_log_likelihood, tiny_machine
 from scipy import stats
 
 from rws_keras import HelmholtzMachine
@@ -11,7 +11,7 @@ from rws_keras import HelmholtzMachine
 X = np.array([[1, 0, 1, 1]], np.float32)
 
 # Each family in P, in Q and as the prior, and all of them mixed.
-MACHINES = [(family, family, family) for family in FAMILIES] + [
+MACHINES = [(family, family, family) for family in EVERY_FAMILY] + [
     ("sbn", "nade", "arsbn"),
     ("arsbn", "dsbn", "nade"),
     ("nade", "sbn", "dsbn"),

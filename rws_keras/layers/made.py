@@ -199,8 +199,9 @@ def _logits_in_order(
         hidden += tf.matmul(to_hidden, values, transpose_a=True)
         complete = tf.slice(seen, [first], [most])[:, None] <= start + _BLOCK
         followed = activate(tf.slice(hidden, [first, 0], [most, -1]))
-        logits += tf.matmul(to_units, values, transpose_a=True)
-        logits += tf.matmul(from_followed, tf.where(complete, followed, 0.0))
+        effects = tf.concat([tf.transpose(to_units), from_followed], axis=1)
+        causes = tf.concat([values, tf.where(complete, followed, 0.0)], axis=0)
+        logits += tf.matmul(effects, causes)
         return block + 1, logits, hidden, path.write(block, block_path)
 
     _, _, _, path = tf.while_loop(

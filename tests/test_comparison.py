@@ -99,7 +99,7 @@ def test_the_rate_with_the_best_validation_is_chosen(done):
 
 
 def test_all_seeds_choose_if_several_rates_have_them(tmp_path):
-    _, tiny = write(tmp_path, TINY.replace('name = "VIMCO"', 'name = "VIMCO"\nseeds = [0, 1]'))
+    _, tiny = write(tmp_path)
     results = comparing.Results(tmp_path / "results")
     chosen = []
     (low, high) = tiny.tuning_arms("VIMCO")

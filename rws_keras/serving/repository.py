@@ -26,12 +26,11 @@ State = ModelVersionStatus.State
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Which model a request means, and what of it."""
+    """Which version of which model a request means."""
 
     model: str
     version: int | None = None
     label: str | None = None
-    signature: str = ""
 
 
 @dataclasses.dataclass
@@ -120,11 +119,11 @@ class Repository:
 
     def _note(self, what: str, fault: str = "") -> None:
         """Logs a fault once, until it is another one or gone."""
-        if fault and fault != self._faults.get(what):
-            _log.warning(fault)
-        self._faults[what] = fault
         if not fault:
-            del self._faults[what]
+            self._faults.pop(what, None)
+        elif fault != self._faults.get(what):
+            self._faults[what] = fault
+            _log.warning(fault)
 
     def ready(self) -> bool:
         """Whether requests can be answered: at least one version of one model serves.

@@ -135,7 +135,7 @@ class GrpcApi:
     async def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         target = _target(request.model_spec)
         number, servable = self._repository.servable(target)
-        signature = servable.signature(target.signature)
+        signature = servable.signature(request.model_spec.signature_name)
         signature.check_names(request.inputs)
         wanted = list(request.output_filter) or signature.outputs
         if unknown := sorted(set(wanted) - set(signature.outputs)):
@@ -215,7 +215,6 @@ def _target(spec: model_pb2.ModelSpec) -> Target:
         spec.name,
         spec.version.value if choice == "version" else None,
         spec.version_label if choice == "version_label" else None,
-        spec.signature_name,
     )
 
 

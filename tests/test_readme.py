@@ -12,7 +12,7 @@ import pytest
 from server_process import free_port
 
 import rws_keras
-from rws_keras.zoo import cards
+from rws_keras.zoo import cards, published
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -102,8 +102,8 @@ def test_figures_of_the_zoo():
     presets = json.loads((ROOT / "zoo" / "index.json").read_text())["presets"]
     expected = {}
     for name, entry in presets.items():
-        label = f"{entry['family']} {cards.sizes(entry['latent_units'])}"
-        literature = cards.figures(cards.published(entry["dataset"], label))
+        found = published.of_machine(entry["dataset"], cards.label(entry))
+        literature = found[0].text if found else ""
         num_particles = f"{entry['test']['num_particles']:,}"
         link = f"[`{name}`](zoo/{name}/README.md)"
         expected[link] = [figure(entry["test"], sign=-1), num_particles, literature]

@@ -260,6 +260,15 @@ def test_evaluate_adds_to_the_metrics(finished, tmp_path):
     invoke("evaluate", run.path, "--num-particles", 7, "--split", "train")
     assert run.metrics["evaluations"][-1] == entry
     assert len(run.metrics["evaluations"]) == 3
+    invoke("evaluate", run.path, "--num-particles", 7, "--split", "train", "--rows", 30)
+    *others, few = run.metrics["evaluations"]
+    assert (few["num_data"], few["first_rows"]) == (30, 30)
+    assert others[-1] == entry
+    assert few["log_likelihood"] != entry["log_likelihood"]
+    invoke("evaluate", run.path, "--num-particles", 7, "--split", "train", "--rows", 30)
+    assert run.metrics["evaluations"] == [*others, few]
+    with pytest.raises(UserError, match="only 1,197 rows, 1,198 were asked for"):
+        invoke("evaluate", run.path, "--split", "train", "--rows", 1198)
     with pytest.raises(typer.BadParameter, match="'tests' is not one of"):
         invoke("evaluate", run.path, "--split", "tests")
 

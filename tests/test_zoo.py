@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rws_keras import HelmholtzMachine, PresetError
+from rws_keras import HelmholtzMachine, PresetError, datasets
 from rws_keras.cli.program import app
 from rws_keras.models import preset_files, pretrained
 from rws_keras.training import recipe as recipes
 from rws_keras.training.run import Run
-from rws_keras.zoo import cards
+from rws_keras.zoo import cards, published
 from rws_keras.zoo import publish as publishing
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,11 @@ FOLDERS = publishing.folders()
 
 
 def metadata(name):
-    return preset_files.read_metadata(publishing.ZOO / name / preset_files.METADATA)
+    return metadata_of(publishing.ZOO / name)
+
+
+def metadata_of(folder):
+    return preset_files.read_metadata(folder / preset_files.METADATA)
 
 
 def nll_of(name):
@@ -66,8 +70,9 @@ def test_the_zoo_is_small():
 
 @pytest.mark.parametrize("name", MNIST_SBN[:3])
 def test_mnist_presets_beat_the_published_wake_sleep(name):
-    label = f"SBN {cards.sizes(metadata(name)['latent_units'])}"
-    assert nll_of(name) < cards.published("binarized_mnist", label)["wake-sleep"]
+    known = published.of_machine("binarized_mnist", cards.label(metadata(name)))
+    (wake_sleep,) = (figure.nll for figure in known if figure.method == "wake-sleep")
+    assert nll_of(name) < wake_sleep
 
 
 def test_deeper_beats_shallower():
@@ -75,10 +80,15 @@ def test_deeper_beats_shallower():
     assert values == sorted(values, reverse=True)
 
 
-def test_published_figures_belong_to_a_data_set_and_a_model():
-    for models in json.loads(cards.PUBLISHED.read_text()).values():
-        for figures in models.values():
-            assert all(isinstance(value, float) for value in figures.values())
+def test_published_figures_are_of_data_sets_of_the_library_and_have_a_source():
+    content = json.loads(published.FILE.read_text())
+    assert set(content["datasets"]) <= set(datasets.NAMES)
+    for name in content["datasets"]:
+        found = published.figures(name)
+        assert all(figure.nll > 0.0 and figure.source for figure in found)
+        assert found == sorted(found, key=lambda figure: figure.nll)
+    sources = {figure.source for name in content["datasets"] for figure in published.figures(name)}
+    assert set(content["sources"]) <= sources
 
 
 @pytest.mark.parametrize(
@@ -140,6 +150,57 @@ def test_a_published_run_is_a_preset(zoo, run, monkeypatch):
     assert about["test"]["log_likelihood"] == test["log_likelihood"]
     assert about["training"]["versions"]["tensorflow"]
     assert cards.nll(about["test"]) in (zoo / "README.md").read_text()
+
+
+@pytest.mark.processes
+def test_more_particles_on_few_rows_are_in_the_card(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "tiny")
+    for particles in (30, 7):
+        arguments = ["evaluate", copy, "--rows", 40, "--num-particles", particles]
+        result = CliRunner().invoke(app, list(map(str, arguments)))
+        assert result.exit_code == 0, result.output
+    assert command("publish", copy, "--zoo", tmp_path / "zoo").exit_code == 0
+    about = metadata_of(tmp_path / "zoo" / "tiny")
+    rows = datasets.load("digits").test[:40]
+    for entry in about["test_on_few_rows"]:
+        machine = Run(copy).best_machine()
+        again = machine.evaluate(
+            rows, num_particles=entry["num_particles"], batch_size=100, return_dict=True, verbose=0
+        )
+        assert again["log_likelihood"] == pytest.approx(entry["log_likelihood"], abs=1e-5)
+    few, more = sorted(about["test_on_few_rows"], key=lambda entry: entry["num_particles"])
+    expected = (
+        f"On the first 40 test rows the estimate is {-few['log_likelihood']:.2f} with K = 7, "
+        f"{-more['log_likelihood']:.2f} with K = 30."
+    )
+    assert expected in (tmp_path / "zoo" / "tiny" / "README.md").read_text()
+    # The figure of the preset is still that of all rows.
+    assert about["test"]["num_data"] == len(datasets.load("digits").test)
+
+
+def test_an_interrupted_measurement_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    machine, zoo = tmp_path / "tiny.keras", tmp_path / "zoo"
+    HelmholtzMachine.from_sizes(64, [3], seed=0).save(machine)
+    options = ["--data", "digits", "--description", "tiny", "--num-particles", 9, "--zoo", zoo]
+    assert command("publish", machine, *options).exit_code == 0
+    estimate, calls = HelmholtzMachine.estimate_in_parts, []
+
+    def interrupted(self, x, *arguments):
+        calls.append(len(x))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return estimate(self, x, *arguments)
+
+    monkeypatch.setattr(HelmholtzMachine, "estimate_in_parts", interrupted)
+    result = command("verify", "tiny", "--measure", "--zoo", zoo)
+    assert (result.exit_code, result.output) == (130, "Stopped. Continue with the same command.\n")
+    (partial,) = (tmp_path / "keras" / "rws_keras").iterdir()
+    assert json.loads(partial.read_text())["batches"] == 1
+    assert "as listed" in command("verify", "tiny", "--measure", "--zoo", zoo).output
+    # The first of three batches was not done again.
+    assert calls == [100, 100, 100, 100]
+    assert not partial.exists()
 
 
 @pytest.mark.processes

@@ -52,6 +52,14 @@ def evaluate(
         Literal["train", "validation", "test"] | None,
         typer.Option(help="Part of the data set. [default: test]"),
     ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Use this many rows, from the beginning, for instance to see on a few whether "
+            "more particles would change the result. [default: all]",
+        ),
+    ] = None,
     accuracy: Annotated[
         float | None,
         typer.Option(
@@ -74,10 +82,10 @@ def evaluate(
         with writing_to(source.path), continued_by("the same command"):
             own = source.run.recipe.load_data()
             particles = num_particles or NUM_PARTICLES
-            fitting.evaluate(source.run, machine, own, split or "test", particles, console())
+            fitting.evaluate(source.run, machine, own, split or "test", particles, console(), rows)
         show_evaluations(source.run)
         return
-    evaluation_rows = evaluation_data.choose(source, machine, data, split)
+    evaluation_rows = evaluation_data.choose(source, machine, data, split, rows)
     if evaluation_rows.unused:
         say(f"The machine does not use the columns {', '.join(evaluation_rows.unused)}.")
     if accuracy is None:

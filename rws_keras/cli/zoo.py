@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rws_keras.cli.errors import writing_to
+from rws_keras.cli.errors import continued_by, writing_to
 from rws_keras.cli.options import NUM_PARTICLES, Preset, ZooAddress
 from rws_keras.cli.output import console, say, show
 from rws_keras.cli.start import start_tensorflow
@@ -88,7 +88,12 @@ def download(name: Preset, zoo: ZooAddress = None) -> None:
 def verify(
     names: _Presets = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Estimate the test likelihood again.")
+        bool,
+        typer.Option(
+            "--measure",
+            help="Estimate the test likelihood again, which may take long; "
+            "interrupted, it continues with the same command.",
+        ),
     ] = False,
     zoo: Annotated[
         Path | None,
@@ -111,9 +116,10 @@ def verify(
         zoo = _HERE if _is_here() else publishing.ZOO
     if not names:
         publishing.verify_index(zoo)
-    for name in names or [folder.name for folder in publishing.folders(zoo)]:
-        found = publishing.verify(pretrained.locate(name, zoo), measure)
-        say(f"{name}: {found}.")
+    with continued_by("the same command"):
+        for name in names or [folder.name for folder in publishing.folders(zoo)]:
+            found = publishing.verify(pretrained.locate(name, zoo), measure, console())
+            say(f"{name}: {found}.")
 
 
 @app.command()

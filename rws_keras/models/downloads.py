@@ -69,10 +69,14 @@ def download_index(address: str, name: str) -> Path:
 
 
 def _cache(address: str) -> Path:
-    """The folder under the Keras home for what comes from an address."""
-    home = expanded(os.environ.get("KERAS_HOME") or "~/.keras")
+    """The folder for what comes from an address."""
     digest = hashlib.sha256(address.encode()).hexdigest()[:12]
-    return home / "rws_keras" / f"{address.split('/')[-1]}-{digest}"
+    return home() / f"{address.split('/')[-1]}-{digest}"
+
+
+def home() -> Path:
+    """The library's folder under the Keras home, for what it keeps between commands."""
+    return expanded(os.environ.get("KERAS_HOME") or "~/.keras") / "rws_keras"
 
 
 def _fetch(address: str, folder: Path, expected: str | None = None) -> Path:

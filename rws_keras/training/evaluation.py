@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from rich.console import Console
 
 from rws_keras import HelmholtzMachine
 from rws_keras.files import read_json, write_json
+from rws_keras.training.interruption import Interruption
+from rws_keras.training.progress import evaluation_bar
 
 # Rows (particles times data) between two reports, a fraction of a second's work: so long an
 # interruption waits.
@@ -88,6 +91,37 @@ def evaluate(
             _write(partial, key, state)
         raise
     return {name: float(value) for name, value in sorted(metrics.result().items())}
+
+
+def evaluate_with_progress(
+    machine: HelmholtzMachine,
+    x: np.ndarray,
+    num_particles: int,
+    batch_size: int,
+    seed: int,
+    sample_weight: np.ndarray | None,
+    partial: Path,
+    console: Console,
+    title: str,
+) -> dict[str, float]:
+    """As `evaluate`, with a progress bar; Ctrl-C stops it after the current particles.
+
+    Args:
+        machine: The machine.
+        x: Binary data `[N, visible]`.
+        num_particles: K.
+        batch_size: Data in a batch.
+        seed: Integer, seeds the particles.
+        sample_weight: Weights of the rows `[N]`, or `None`.
+        partial: The file that an interrupted evaluation leaves, see `evaluate`.
+        console: Rich console.
+        title: What is evaluated.
+    """
+    with (
+        Interruption(console, "the current particles"),
+        evaluation_bar(console, title, math.ceil(len(x) / batch_size)) as report,
+    ):
+        return evaluate(machine, x, num_particles, batch_size, seed, partial, report, sample_weight)
 
 
 def _read(partial: Path, key: dict) -> tuple[int, list]:

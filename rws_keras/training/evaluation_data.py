@@ -32,7 +32,11 @@ class EvaluationData(NamedTuple):
 
 
 def choose(
-    source: Source, machine: HelmholtzMachine, data: str | None = None, split: str | None = None
+    source: Source,
+    machine: HelmholtzMachine,
+    data: str | None = None,
+    split: str | None = None,
+    count: int | None = None,
 ) -> EvaluationData:
     """Chooses what a machine is evaluated on.
 
@@ -42,10 +46,11 @@ def choose(
         data: The name of a data set, or the path of a file, all of whose rows are used; see
             `datasets.read_rows`. By default the data set that the run or the preset was trained on.
         split: `"train"`, `"validation"` or `"test"`, of a data set; the last by default.
+        count: How many rows to use, from the beginning; all by default.
 
     Raises:
-        UserError: If the data cannot be loaded or do not fit the machine, it is not known what the
-            machine was trained on, or `split` is given of a file.
+        UserError: If the data cannot be loaded, do not fit the machine or have fewer rows, it is
+            not known what the machine was trained on, or `split` is given of a file.
     """
     if data is not None and datasets.is_path(data):
         if split is not None:
@@ -56,15 +61,27 @@ def choose(
         units, schema = machine.visible_units, Schema.of(machine)
         missing = machine.missing is not None
         rows = datasets.read_rows(data, units, schema, binary=binary, missing=missing)
+        x = first_rows(rows.x, count)
         if not binary:
-            return EvaluationData(data, rows.x, unused=rows.unused)
-        return EvaluationData(data, *datasets.count_rows(rows.x), rows.unused)
+            return EvaluationData(data, x, unused=rows.unused)
+        return EvaluationData(data, *datasets.count_rows(x), rows.unused)
     split = split or _SPLIT
     loaded = _own_data(source) if data is None else datasets.load(data)
-    x = getattr(loaded, split)
+    x = first_rows(getattr(loaded, split), count)
     machine.checked_rows(x)
     title = split if data is None else f"{data}, {split}"
     return EvaluationData(title, *datasets.count_rows(x))
+
+
+def first_rows(x: np.ndarray, count: int | None) -> np.ndarray:
+    """The first `count` rows, or all if it is `None`.
+
+    Raises:
+        UserError: If there are fewer.
+    """
+    if count is not None and count > len(x):
+        raise UserError(f"There are only {len(x):,} rows, {count:,} were asked for.")
+    return x[:count]
 
 
 def _own_data(source: Source) -> BinaryData:

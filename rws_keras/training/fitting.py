@@ -26,10 +26,10 @@ from rws_keras.callbacks import (
 from rws_keras.datasets import BinaryData, Schema
 from rws_keras.errors import UserError
 from rws_keras.files import expanded, replace_file
-from rws_keras.training import evaluation
+from rws_keras.training import evaluation, evaluation_data
 from rws_keras.training.checkpoint import Checkpoint, latest
 from rws_keras.training.interruption import Interruption
-from rws_keras.training.progress import ProgressBar, evaluation_bar
+from rws_keras.training.progress import ProgressBar
 from rws_keras.training.recipe import Recipe
 from rws_keras.training.run import FINAL_SPLITS, Run
 from rws_keras.training.workers import share
@@ -193,7 +193,7 @@ def finish(run: Run, name: str, console: Console) -> HelmholtzMachine:
     if run.logs.exists():
         final = {
             entry["split"]: entry
-            for entry in run.evaluations
+            for entry in run.complete_evaluations
             if entry["num_particles"] == recipe.evaluation.num_particles
         }
         with _writing_logs(run):
@@ -213,6 +213,7 @@ def evaluate(
     split: str,
     num_particles: int,
     console: Console | None = None,
+    first_rows: int | None = None,
 ) -> dict:
     """Estimates the likelihood of a split and adds the result to the run's metrics.
 
@@ -225,6 +226,7 @@ def evaluate(
         split: `"train"`, `"validation"` or `"test"`.
         num_particles: K.
         console: Rich console for the progress bar; standard output by default.
+        first_rows: How many rows of the split to use, from its beginning; all by default.
 
     Returns:
         The result: `log_likelihood` and others in nats per datum, with K, the number of
@@ -232,25 +234,34 @@ def evaluate(
     """
     console = console or Console()
     recipe = run.recipe
-    x, counts = datasets.count_rows(getattr(data, split))
+    x, counts = datasets.count_rows(evaluation_data.first_rows(getattr(data, split), first_rows))
     batch_size = recipe.evaluation.batch_size
-    partial = run.path / f"evaluating-{split}-{num_particles}.json"
-    with (
-        Interruption(console, "the current particles"),
-        evaluation_bar(console, f"{split} data", math.ceil(len(x) / batch_size)) as report,
-    ):
-        result = evaluation.evaluate(
-            machine, x, num_particles, batch_size, recipe.seed, partial, report, counts
-        )
+    part = split if first_rows is None else f"{split}-{first_rows}"
+    partial = run.path / f"evaluating-{part}-{num_particles}.json"
+    result = evaluation.evaluate_with_progress(
+        machine,
+        x,
+        num_particles,
+        batch_size,
+        recipe.seed,
+        counts,
+        partial,
+        console,
+        f"{split} data",
+    )
     entry: dict = {"split": split, "best_epoch": run.metrics["best_epoch"], **result}
     entry |= {key: int(result[key]) for key in ("num_particles", "num_data")}
-    same = (split, num_particles)
-    others = [
-        other for other in run.evaluations if (other["split"], other["num_particles"]) != same
-    ]
+    if first_rows is not None:
+        entry["first_rows"] = first_rows
+    others = [other for other in run.evaluations if _measures(other) != _measures(entry)]
     run.update_metrics(evaluations=[*others, entry])
     partial.unlink(missing_ok=True)
     return entry
+
+
+def _measures(entry: dict) -> tuple:
+    """What tells evaluations of a machine apart."""
+    return entry["split"], entry["num_particles"], entry.get("first_rows")
 
 
 def draw_samples(

@@ -124,10 +124,15 @@ class Run:
         entries = metrics.get("evaluations", [])
         return [entry for entry in entries if entry.get("best_epoch", best) == best]
 
+    @property
+    def complete_evaluations(self) -> list[dict]:
+        """Those on all rows of their split."""
+        return [entry for entry in self.evaluations if "first_rows" not in entry]
+
     def evaluated(self, split: str) -> bool:
         """Whether the final evaluation of a split is done."""
         wanted = (split, self.recipe.evaluation.num_particles)
-        return any((e["split"], e["num_particles"]) == wanted for e in self.evaluations)
+        return any((e["split"], e["num_particles"]) == wanted for e in self.complete_evaluations)
 
     @property
     def status(self) -> str:

@@ -1,14 +1,12 @@
-"""Model cards and the leaderboard, generated from what was measured."""
+"""Model cards, generated from what was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rws_keras import datasets, layers, resources
-from rws_keras.files import read_json
+from rws_keras import datasets, layers
 from rws_keras.layers import StochasticLayer
-
-PUBLISHED = resources.folder("zoo") / "published.json"
+from rws_keras.zoo import published
 
 _DATASETS = {
     "digits": "scikit-learn's 8x8 digits (1,797 images)",
@@ -47,26 +45,9 @@ def sizes(latent_units: list[int]) -> str:
     return "-".join(map(str, latent_units))
 
 
-def published(dataset: str, label: str) -> dict[str, float]:
-    """Published test NLLs of a model on a data set.
-
-    Where the literature has no such model, those of its family in other sizes, else the best of
-    the paper.
-    """
-    models = read_json(PUBLISHED).get(dataset, {})
-    family_name = label.split()[0]
-    relatives = {
-        f"{other}: {method}": value
-        for other, figures_by_method in models.items()
-        if other.split()[0] == family_name
-        for method, value in figures_by_method.items()
-    }
-    return models.get(label) or relatives or models.get("best of the paper") or {}
-
-
-def figures(published_figures: dict[str, float]) -> str:
-    """Published figures in a line."""
-    return ", ".join(f"{method} {value:.2f}" for method, value in published_figures.items())
+def label(known: dict) -> str:
+    """A machine as the literature calls it, such as `SBN 200-200`, from its metadata."""
+    return f"{known['family']} {sizes(known['latent_units'])}"
 
 
 def model_card(metadata: dict, recipe: dict | None) -> str:
@@ -77,7 +58,6 @@ def model_card(metadata: dict, recipe: dict | None) -> str:
         recipe: The recipe that it was trained with, if it comes from a run.
     """
     name, test = metadata["name"], metadata["test"]
-    label = f"{metadata['family']} {sizes(metadata['latent_units'])}"
     data = f"`{metadata['dataset']}`"
     if metadata["dataset"] in datasets.NAMES:
         known = f"{data} of the density-estimation benchmark"
@@ -106,16 +86,12 @@ def model_card(metadata: dict, recipe: dict | None) -> str:
         f"{test['num_particles']:,} particles per row; the standard error over the "
         f"{test['num_data']:,} test rows is in brackets. The estimate of p(x) is unbiased, so its "
         "logarithm is too low on average: the true NLL is lower than this. Effective sample size "
-        f"{test['ess']:.1f}, single-sample bound (ELBO) {test['elbo']:.2f}.",
+        f"{test['ess']:.1f}, single-sample bound (ELBO) {test['elbo']:.2f}."
+        + _on_few_rows(metadata.get("test_on_few_rows", [])),
         "",
     ]
-    if literature := published(metadata["dataset"], label):
-        lines += [
-            "Published test NLLs for "
-            + ("this machine: " if _is_same(metadata["dataset"], label) else "this data set: ")
-            + f"{figures(literature)}.",
-            "",
-        ]
+    if literature := _literature(metadata["dataset"], label(metadata)):
+        lines += [literature, ""]
     if metadata["samples"].endswith(".png"):
         lines += ["Samples from P (means of the visible units):", "", "![](samples.png)", ""]
     else:
@@ -149,6 +125,21 @@ def model_card(metadata: dict, recipe: dict | None) -> str:
     return "\n".join(lines)
 
 
+def _on_few_rows(entries: list[dict]) -> str:
+    """How the estimate changes with K, measured on the first rows."""
+    by_rows: dict[int, list[dict]] = {}
+    for entry in sorted(entries, key=lambda entry: entry["num_particles"]):
+        by_rows.setdefault(int(entry["num_data"]), []).append(entry)
+    return "".join(
+        f" On the first {rows:,} test rows the estimate is "
+        + ", ".join(
+            f"{-each['log_likelihood']:.2f} with K = {each['num_particles']:,}" for each in of_rows
+        )
+        + "."
+        for rows, of_rows in by_rows.items()
+    )
+
+
 def _training(training: dict, recipe: dict) -> str:
     objective = dict(recipe["objective"])
     algorithm = objective.pop("name").replace("_", " ")
@@ -167,44 +158,14 @@ def _training(training: dict, recipe: dict) -> str:
     )
 
 
-def _is_same(dataset: str, label: str) -> bool:
-    return label in read_json(PUBLISHED).get(dataset, {})
-
-
-def leaderboard(entries: dict[str, dict]) -> str:
-    """The zoo's README as Markdown, from the entries of its index."""
-    lines = [
-        "# The zoo",
-        "",
-        "Test negative log-likelihoods in nats (lower is better), with the standard error over "
-        "the test rows in brackets. They are estimated with K particles per row, and are on "
-        "average higher than the true figure. Published figures are from the literature, for the "
-        "same machine; where there are none, for others of its family, or the best of the paper on "
-        "that data set. `rws-keras zoo list` lists the presets, "
-        '`HelmholtzMachine.from_preset("NAME")` loads one. '
-        "This page is generated by `rws-keras zoo publish`.",
-        "",
-    ]
-    literature = read_json(PUBLISHED)
-    for dataset in dict.fromkeys(entry["dataset"] for entry in entries.values()):
-        lines += [
-            f"## {dataset}",
-            "",
-            "| preset | P | parameters | test NLL | K | published |",
-            "|---|---|---|---|---|---|",
-        ]
-        of_dataset = [item for item in entries.items() if item[1]["dataset"] == dataset]
-        for name, entry in sorted(of_dataset, key=lambda item: -item[1]["test"]["log_likelihood"]):
-            label = f"{entry['family']} {sizes(entry['latent_units'])}"
-            lines.append(
-                f"| [{name}]({name}/README.md) | {label} | {entry['num_parameters']:,} "
-                f"| {nll(entry['test'])} | {entry['test']['num_particles']:,} "
-                f"| {figures(published(dataset, label))} |"
-            )
-        lines.append("")
-        if others := literature.get(dataset, {}).get("other models"):
-            lines += [
-                f"Other models in the literature: {figures(others)}.",
-                "",
-            ]
-    return "\n".join(lines)
+def _literature(dataset: str, model: str) -> str:
+    """What is published of the same machine, else the best of the data set; empty without any."""
+    if figures := published.of_machine(dataset, model):
+        return f"Published test NLLs of this machine: {', '.join(f.text for f in figures)}."
+    if figures := published.figures(dataset):
+        best = figures[0]
+        return (
+            f"The best test NLL published on this data set that we know of: {best.nll:.2f} "
+            f"({best.model}; {best.source})."
+        )
+    return ""

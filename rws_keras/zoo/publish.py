@@ -7,14 +7,16 @@ import re
 import shutil
 from pathlib import Path
 
+from rich.console import Console
+
 from rws_keras import HelmholtzMachine, PresetError, datasets, resources
 from rws_keras.errors import UserError
-from rws_keras.files import read_json, replace_file, write_json
-from rws_keras.models import preset_files, pretrained
+from rws_keras.files import make_directory, read_json, replace_file, write_json
+from rws_keras.models import downloads, preset_files, pretrained
 from rws_keras.training import evaluation, evaluation_data, fitting, reporting
 from rws_keras.training.run import Run
 from rws_keras.training.sources import Source
-from rws_keras.zoo import cards
+from rws_keras.zoo import cards, leaderboard
 
 ZOO = resources.folder("zoo")
 CARD = "README.md"
@@ -164,15 +166,22 @@ def _measured(run: Run) -> dict:
 
     def best(split):
         """The evaluation with the most particles."""
-        entries = [entry for entry in result["evaluations"] if entry["split"] == split]
+        entries = [entry for entry in run.complete_evaluations if entry["split"] == split]
         entry = max(entries, key=lambda entry: entry["num_particles"])
         return {key: entry[key] for key in _MEASURED}
+
+    on_few_rows = [
+        {key: entry[key] for key in _MEASURED}
+        for entry in run.evaluations
+        if entry["split"] == "test" and "first_rows" in entry
+    ]
 
     return {
         "description": recipe["description"],
         "dataset": recipe["dataset"],
         "family": cards.family(recipe["model"]),
         "test": best("test"),
+        **({"test_on_few_rows": on_few_rows} if on_few_rows else {}),
         "validation": best("validation"),
         "independent_units": result["independent_units"],
         "training": {
@@ -197,7 +206,7 @@ def write_index(zoo: Path = ZOO) -> None:
     entries = _entries(zoo)
     write_json(zoo / pretrained.INDEX, {"format": preset_files.FORMAT, "presets": entries})
     with replace_file(zoo / CARD) as temporary:
-        temporary.write_text(cards.leaderboard(entries))
+        temporary.write_text(leaderboard.leaderboard(entries))
 
 
 def regenerate(zoo: Path = ZOO) -> None:
@@ -281,12 +290,14 @@ def _recipe(folder: Path) -> dict | None:
     return read_json(path) if path.exists() else None
 
 
-def verify(folder: Path, measure: bool = False) -> str:
+def verify(folder: Path, measure: bool = False, console: Console | None = None) -> str:
     """Checks a preset: files, card, machine and, if wanted, the measured test likelihood.
 
     Args:
         folder: The preset's folder.
-        measure: Whether to estimate the test likelihood again, with the same K and seed.
+        measure: Whether to estimate the test likelihood again, with the same K and seed. An
+            interrupted estimate continues where it was.
+        console: Rich console for the progress bar; standard output by default.
 
     Returns:
         What was found, as a sentence.
@@ -310,26 +321,33 @@ def verify(folder: Path, measure: bool = False) -> str:
             f"{preset_files.METADATA} lists {metadata['num_parameters']:,}."
         )
     if measure:
-        return _measure_again(folder, machine, metadata)
+        return _measure_again(folder, machine, metadata, console or Console())
     note = "" if CARD in metadata["files"] else ", no card"
     return (
         f"{len(metadata['files'])} files and {machine.count_params():,} parameters as listed{note}"
     )
 
 
-def _measure_again(folder: Path, machine: HelmholtzMachine, metadata: dict) -> str:
+def _measure_again(
+    folder: Path, machine: HelmholtzMachine, metadata: dict, console: Console
+) -> str:
     recipe, listed = _recipe(folder), metadata["test"]
     rows, counts = datasets.count_rows(_data_of(folder, metadata).test)
-    results = machine.evaluate(
+    num_particles = listed["num_particles"]
+    partial = make_directory(downloads.home()) / f"measuring-{folder.name}-{num_particles}.json"
+    results = evaluation.evaluate_with_progress(
+        machine,
         rows,
-        sample_weight=counts,
-        batch_size=recipe["evaluation"]["batch_size"] if recipe else _BATCH_SIZE,
-        num_particles=listed["num_particles"],
-        seed=recipe["seed"] if recipe else _SEED,
-        return_dict=True,
-        verbose=0,
+        num_particles,
+        recipe["evaluation"]["batch_size"] if recipe else _BATCH_SIZE,
+        recipe["seed"] if recipe else _SEED,
+        counts,
+        partial,
+        console,
+        folder.name,
     )
-    log_likelihood = dict(results)["log_likelihood"]
+    partial.unlink(missing_ok=True)
+    log_likelihood = results["log_likelihood"]
     # The noise is the same; only rounding on another processor can flip a single unit.
     if abs(log_likelihood - listed["log_likelihood"]) > 0.1 * listed["log_likelihood_se"]:
         raise PresetError(
@@ -349,5 +367,5 @@ def verify_index(zoo: Path = ZOO) -> None:
     index = preset_files.read_json(zoo / pretrained.INDEX)
     if index["presets"] != json.loads(json.dumps(entries)):
         raise PresetError(f"{zoo / pretrained.INDEX} does not match the presets in {zoo}.")
-    if (zoo / CARD).read_text() != cards.leaderboard(entries):
+    if (zoo / CARD).read_text() != leaderboard.leaderboard(entries):
         raise PresetError(f"{zoo / CARD} does not match the presets in {zoo}.")

@@ -59,7 +59,9 @@ def test_a_command_imports_what_it_needs(tmp_path):
 def test_all_commands_are_there():
     expected = {"fit", "evaluate", "sample", "runs", "recipes", "report", "demo", "data"}
     expected |= {"export", "serve", "score"}
-    expected |= {f"zoo {name}" for name in ("list", "info", "download", "verify", "publish")}
+    expected |= {
+        f"zoo {name}" for name in ("list", "info", "download", "verify", "publish", "measure")
+    }
     assert expected <= {" ".join(words) for words in commands()}
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from rws_keras import HelmholtzMachine, PresetError, datasets
 from rws_keras.cli.program import app
+from rws_keras.errors import UserError
 from rws_keras.models import preset_files, pretrained
 from rws_keras.training import recipe as recipes
 from rws_keras.training.run import Run
@@ -201,6 +202,33 @@ def test_an_interrupted_measurement_goes_on_where_it_was(tmp_path, monkeypatch):
     # The first of three batches was not done again.
     assert calls == [100, 100, 100, 100]
     assert not partial.exists()
+
+
+@pytest.mark.processes
+def test_a_preset_is_measured_with_more_particles(zoo, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    before = metadata_of(zoo / "tiny")
+    few = command("measure", "tiny", "--zoo", zoo, "--num-particles", 5)
+    assert isinstance(few.exception, UserError)
+    assert "tiny was measured with K = 1,000, which is better than K = 5." in str(few.exception)
+    assert metadata_of(zoo / "tiny") == before
+    for arguments in (["--rows", 30, "--num-particles", 5], ["--num-particles", 1500]):
+        result = command("measure", "tiny", "--zoo", zoo, *arguments)
+        assert result.exit_code == 0, result.output
+    about = metadata_of(zoo / "tiny")
+    ((k, rows),) = ((e["num_particles"], e["num_data"]) for e in about["test_on_few_rows"])
+    assert (k, rows) == (5, 30)
+    assert (about["test"]["num_particles"], about["test"]["num_data"]) == (1500, 300)
+    # More particles of the same machine: tighter, and not by much.
+    gain = about["test"]["log_likelihood"] - before["test"]["log_likelihood"]
+    assert 0.0 < gain < 0.5
+    assert (
+        f"is {-about['test_on_few_rows'][0]['log_likelihood']:.2f} with K = 5"
+        in (zoo / "tiny" / "README.md").read_text()
+    )
+    publishing.verify(zoo / "tiny", measure=True)
+    publishing.verify_index(zoo)
+    assert not list((tmp_path / "keras" / "rws_keras").iterdir())
 
 
 @pytest.mark.processes

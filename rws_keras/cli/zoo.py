@@ -147,6 +147,41 @@ def calibrate(
 
 
 @app.command()
+def measure(
+    name: Annotated[str, typer.Argument(metavar="PRESET", help="A preset of the zoo.")],
+    num_particles: Annotated[
+        int, typer.Option(min=1, help="Number of particles per row, K.")
+    ] = NUM_PARTICLES,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Use this many test rows, from the beginning: the card then also tells what they "
+            "give with this K. [default: all, for the figure of the preset]",
+        ),
+    ] = None,
+    zoo: _Zoo = None,
+) -> None:
+    """Measures the test likelihood of a published preset with more particles.
+
+    Card, index and leaderboard are rewritten. Interrupted, it continues with the same command.
+    """
+    if zoo is None and not _is_here():
+        raise UserError("There is no zoo/index.json here; name the zoo with --zoo.")
+    start_tensorflow()
+    from rws_keras.zoo import publish as publishing
+
+    zoo = zoo or _HERE
+    with writing_to(zoo), continued_by("the same command"):
+        found = publishing.measure(zoo / name, num_particles, rows, console())
+    publishing.write_index(zoo)
+    say(
+        f"{name}: test log-likelihood {found['log_likelihood']:.2f} nats on "
+        f"{found['num_data']:,} rows with K = {num_particles:,}."
+    )
+
+
+@app.command()
 def publish(
     model: Annotated[
         str,

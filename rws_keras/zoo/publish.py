@@ -11,29 +11,21 @@ from rich.console import Console
 
 from rws_keras import HelmholtzMachine, PresetError, datasets, resources
 from rws_keras.errors import UserError
-from rws_keras.files import make_directory, read_json, replace_file, write_json
-from rws_keras.models import downloads, preset_files, pretrained
+from rws_keras.files import read_json, replace_file, write_json
+from rws_keras.models import preset_files, pretrained
 from rws_keras.training import evaluation, evaluation_data, fitting, reporting
 from rws_keras.training.run import Run
 from rws_keras.training.sources import Source
-from rws_keras.zoo import cards, leaderboard
+from rws_keras.zoo import cards, leaderboard, measuring
 
 ZOO = resources.folder("zoo")
 CARD = "README.md"
-RECIPE = "recipe.json"
 
 # What the index has of `preset.json`.
 _INDEXED = (
     *("description", "dataset", "family", "visible_units", "latent_units"),
     *("num_parameters", "test"),
 )
-
-# What is said of a likelihood.
-_MEASURED = ("log_likelihood", "log_likelihood_se", "num_particles", "num_data", "ess", "elbo")
-
-# How the machine of a file is measured.
-_BATCH_SIZE = 100
-_SEED = 0
 
 
 def publish(run: Run, name: str, zoo: Path = ZOO) -> Path:
@@ -104,8 +96,8 @@ def publish_machine(
         machine,
         evaluation_rows.x,
         num_particles,
-        _BATCH_SIZE,
-        _SEED,
+        measuring.BATCH_SIZE,
+        measuring.SEED,
         sample_weight=evaluation_rows.counts,
     )
     is_path = datasets.is_path(data)
@@ -115,12 +107,13 @@ def publish_machine(
         "dataset": Path(data).name if is_path else data,
         "family": cards.family_of(machine.p_layers[:-1]),
         "family_of_q": cards.family_of(machine.q_layers),
-        "test": {key: measured[key] for key in _MEASURED}
-        | {key: int(measured[key]) for key in ("num_particles", "num_data")},
+        "test": measuring.as_listed(measured),
         "image_shape": image_shape and list(image_shape),
     }
     with pretrained.saving(machine, zoo / name, known) as (partial, metadata):
-        samples = fitting.draw_samples(machine, partial / "samples.png", 100, _SEED, image_shape)
+        samples = fitting.draw_samples(
+            machine, partial / "samples.png", 100, measuring.SEED, image_shape
+        )
         metadata["samples"] = samples.name
         (partial / CARD).write_text(cards.model_card(metadata, None))
     write_index(zoo)
@@ -149,7 +142,7 @@ def write_preset(run: Run, folder: Path) -> None:
     recipe = run.recipe.without_paths()
     machine = run.best_machine()
     with pretrained.saving(machine, folder, measured) as (partial, metadata):
-        write_json(partial / RECIPE, recipe)
+        write_json(partial / measuring.RECIPE, recipe)
         data = run.recipe.load_data()
         samples = fitting.draw_samples(
             machine, partial / "samples.png", 100, run.recipe.seed, data.image_shape
@@ -168,10 +161,10 @@ def _measured(run: Run) -> dict:
         """The evaluation with the most particles."""
         entries = [entry for entry in run.complete_evaluations if entry["split"] == split]
         entry = max(entries, key=lambda entry: entry["num_particles"])
-        return {key: entry[key] for key in _MEASURED}
+        return measuring.as_listed(entry)
 
     on_few_rows = [
-        {key: entry[key] for key in _MEASURED}
+        measuring.as_listed(entry)
         for entry in run.evaluations
         if entry["split"] == "test" and "first_rows" in entry
     ]
@@ -214,11 +207,47 @@ def regenerate(zoo: Path = ZOO) -> None:
     for folder in folders(zoo):
         metadata = preset_files.read_metadata(folder / preset_files.METADATA)
         _check_published(folder, metadata)
-        with preset_files.replacing(folder) as partial:
-            shutil.copytree(folder, partial, dirs_exist_ok=True)
-            (partial / CARD).write_text(cards.model_card(metadata, _recipe(folder)))
-            preset_files.write_metadata(partial, metadata)
+        _rewrite(folder, metadata)
     write_index(zoo)
+
+
+def _rewrite(folder: Path, metadata: dict) -> None:
+    """Writes metadata and card of a preset."""
+    with preset_files.replacing(folder) as partial:
+        shutil.copytree(folder, partial, dirs_exist_ok=True)
+        (partial / CARD).write_text(cards.model_card(metadata, measuring.recipe_of(folder)))
+        preset_files.write_metadata(partial, metadata)
+
+
+def measure(
+    folder: Path,
+    num_particles: int,
+    first_rows: int | None = None,
+    console: Console | None = None,
+) -> dict:
+    """Measures the test likelihood of a preset with more particles, or on few rows with other K.
+
+    Args:
+        folder: The preset's folder, whose card and metadata are rewritten.
+        num_particles: K.
+        first_rows: How many test rows to use, from the first; by default all, whose likelihood then
+            replaces the one that is listed.
+        console: Rich console for the progress bar; standard output by default.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        UserError: If a likelihood with more particles is listed already, or the data are not among
+            the data sets of the library.
+    """
+    metadata = preset_files.read_metadata(folder / preset_files.METADATA)
+    _check_published(folder, metadata)
+    found = {"num_particles": num_particles}
+    measuring.with_likelihood(metadata, found, first_rows)  # raises before the work
+    found = measuring.estimate(folder, metadata, num_particles, first_rows, console)
+    _rewrite(folder, measuring.with_likelihood(metadata, found, first_rows))
+    return found
 
 
 def calibrate(folder: Path) -> None:
@@ -232,7 +261,7 @@ def calibrate(folder: Path) -> None:
     """
     metadata = preset_files.read_metadata(folder / preset_files.METADATA)
     _check_published(folder, metadata)
-    data = _data_of(folder, metadata)
+    data = measuring.data_of(folder, metadata)
     calibration = HelmholtzMachine.from_preset(folder).calibrate(data.validation)
     with preset_files.replacing(folder) as partial:
         shutil.copytree(folder, partial, dirs_exist_ok=True)
@@ -240,14 +269,6 @@ def calibrate(folder: Path) -> None:
         content["config"]["calibration"] = calibration.get_config()
         write_json(partial / preset_files.CONFIG, content)
         preset_files.write_metadata(partial, metadata)
-
-
-def _data_of(folder: Path, metadata: dict) -> datasets.BinaryData:
-    if metadata["dataset"] not in datasets.NAMES:
-        raise UserError(
-            f"{folder}: its data set, {metadata['dataset']}, is not one of the library's data sets."
-        )
-    return datasets.load(metadata["dataset"])
 
 
 def _entries(zoo: Path) -> dict[str, dict]:
@@ -284,12 +305,6 @@ def card(folder: Path) -> str:
     )
 
 
-def _recipe(folder: Path) -> dict | None:
-    """The recipe of a preset; that of a machine made in Python has none."""
-    path = folder / RECIPE
-    return read_json(path) if path.exists() else None
-
-
 def verify(folder: Path, measure: bool = False, console: Console | None = None) -> str:
     """Checks a preset: files, card, machine and, if wanted, the measured test likelihood.
 
@@ -309,7 +324,7 @@ def verify(folder: Path, measure: bool = False, console: Console | None = None) 
     metadata = preset_files.read_metadata(folder / preset_files.METADATA)
     if measure or CARD in metadata["files"]:
         _check_published(folder, metadata)
-        card = cards.model_card(metadata, _recipe(folder))
+        card = cards.model_card(metadata, measuring.recipe_of(folder))
         if (folder / CARD).read_text() != card:
             raise PresetError(
                 f"{folder / CARD} does not match {preset_files.METADATA}; publish the preset again."
@@ -321,33 +336,17 @@ def verify(folder: Path, measure: bool = False, console: Console | None = None) 
             f"{preset_files.METADATA} lists {metadata['num_parameters']:,}."
         )
     if measure:
-        return _measure_again(folder, machine, metadata, console or Console())
+        return _measure_again(folder, metadata, console)
     note = "" if CARD in metadata["files"] else ", no card"
     return (
         f"{len(metadata['files'])} files and {machine.count_params():,} parameters as listed{note}"
     )
 
 
-def _measure_again(
-    folder: Path, machine: HelmholtzMachine, metadata: dict, console: Console
-) -> str:
-    recipe, listed = _recipe(folder), metadata["test"]
-    rows, counts = datasets.count_rows(_data_of(folder, metadata).test)
-    num_particles = listed["num_particles"]
-    partial = make_directory(downloads.home()) / f"measuring-{folder.name}-{num_particles}.json"
-    results = evaluation.evaluate_with_progress(
-        machine,
-        rows,
-        num_particles,
-        recipe["evaluation"]["batch_size"] if recipe else _BATCH_SIZE,
-        recipe["seed"] if recipe else _SEED,
-        counts,
-        partial,
-        console,
-        folder.name,
-    )
-    partial.unlink(missing_ok=True)
-    log_likelihood = results["log_likelihood"]
+def _measure_again(folder: Path, metadata: dict, console: Console | None) -> str:
+    listed = metadata["test"]
+    found = measuring.estimate(folder, metadata, listed["num_particles"], console=console)
+    log_likelihood = found["log_likelihood"]
     # The noise is the same; only rounding on another processor can flip a single unit.
     if abs(log_likelihood - listed["log_likelihood"]) > 0.1 * listed["log_likelihood_se"]:
         raise PresetError(

@@ -5,14 +5,25 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.machines import REFERENCE, bare_step, data, flops, make
+from benchmarks.machines import REFERENCE, SBN3, VISIBLE, Case, bare_step, data, flops, make
 from rws_keras.training.timing import alternate, ratio, summary, timer
 
 
 def measure(report) -> dict:
-    """The step, its parts, and its matrix products alone, in turn."""
-    report("parts of the step")
-    case = REFERENCE
+    """For few and for many particles: the step, its parts, and its matrix products alone."""
+    cases = []
+    for case in (REFERENCE, Case("sbn", SBN3, 50)):
+        report(case.name)
+        cases.append(_parts(case))
+    return {"cases": cases}
+
+
+def _parts(case: Case) -> dict:
+    """The parts of a step, timed in turn.
+
+    What activations cost beside the products is estimated by the least that a step must do with
+    them: to read each once and write one result, in one pass that XLA compiles.
+    """
     machine = make(case)
     x = tf.constant(data(case.batch_size), tf.float32)
     seed = tf.constant([0, 1])
@@ -31,9 +42,11 @@ def measure(report) -> dict:
             "gradients": timer(differentiate),
             "gradients and optimizer": timer(learn),
             "matrix products": timer(_matrix_products(products)),
+            "one pass": timer(_one_pass(case)),
             "empty call": timer(empty),
         },
         rounds=15,
+        steps=20 if case.num_particles < 50 else 5,
     )
     work = sum(2 * m * k * n for m, k, n, _ in products)
     step, alone = np.median(times["step"]), np.median(times["matrix products"])
@@ -53,7 +66,16 @@ def measure(report) -> dict:
         "gflops_of_matrix_products": work / alone / 1e9,
         "share_of_matrix_product_rate": ratio(times["matrix products"], times["step"]),
         "ms": {name: float(value * 1e3) for name, value in parts.items()},
+        "ms_of_one_pass": float((np.median(times["one pass"] - times["empty call"])) * 1e3),
     }
+
+
+def _one_pass(case):
+    """A sigmoid of all activations of a step, and nothing else."""
+    # A row is a particle or a dream: units of P, and the latents again in Q.
+    rows = (case.num_particles + 1) * case.batch_size
+    activations = tf.random.normal([rows, VISIBLE + 2 * sum(case.latents)])
+    return tf.function(lambda: tf.sigmoid(activations), jit_compile=True)
 
 
 def _matrix_products(products):

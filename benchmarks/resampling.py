@@ -58,7 +58,7 @@ def measure(report) -> dict:
 
 
 def _trained(data):
-    _, recipe = recipes.load("mnist-sbn-200-200-200")
+    _, recipe = recipes.load("mnist-rws-200-200-200")
     machine = recipe.make_machine(data)
     machine.fit(data.train, batch_size=recipe.batch_size, epochs=3, verbose=0)
     return machine

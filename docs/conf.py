@@ -31,6 +31,7 @@ include_patterns = [
     "zoo/**README.md",
     "benchmarks/NOTES.md",
     "training/README.md",
+    "training/NOTES.md",
     "serving/README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",

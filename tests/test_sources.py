@@ -145,12 +145,20 @@ def test_evaluating_any_machine_on_any_data(inside):
     assert run.metrics["evaluations"][-1]["num_particles"] == 100
     shown = command("evaluate", "digits-sbn-64-32", "--num-particles", 2, "--split", "validation")
     assert "validation" in shown
+    for source in (["digits-sbn-64-32"], ["own.keras", "--data", "test.csv"]):
+        shown = command("evaluate", *source, "--num-particles", 2, "--rows", 7)
+        (cells,) = (line.split() for line in shown.splitlines() if line.split()[:1] in _SPLITS)
+        assert cells[3:5] == ["2", "7"]
+
+
+_SPLITS = (["test"], ["test.csv"])
 
 
 def test_what_cannot_be_evaluated(inside):
     cases = [
         (["own.keras"], "does not say what it was trained on.*--data"),
         (["own.keras", "--data", "test.csv", "--split", "test"], "`split` has no effect"),
+        (["own.keras", "--data", "test.csv", "--rows", "31"], "There are only 30 rows"),
         (["own.keras", "--data", "digits"], "the machine has 4 visible units"),
         (["own.keras", "--data", "digit"], "Unknown data set 'digit'"),
         (["own.keras", "--data", "test.csv", "--accuracy", "0"], "must be a positive"),

@@ -17,16 +17,11 @@ from rws_keras.errors import UserError
 from rws_keras.models import preset_files, pretrained
 from rws_keras.training import recipe as recipes
 from rws_keras.training.run import Run
-from rws_keras.zoo import cards, published
+from rws_keras.zoo import cards, leaderboard, published
 from rws_keras.zoo import publish as publishing
 
 ROOT = Path(__file__).parents[1]
-MNIST_SBN = [
-    "mnist-sbn-200",
-    "mnist-sbn-200-200",
-    "mnist-sbn-200-200-200",
-    "mnist-sbn-400-300-200-100-10",
-]
+MNIST_SBN = ["mnist-sbn-200", "mnist-sbn-200-200", "mnist-sbn-200-200-200"]
 FOLDERS = publishing.folders()
 
 
@@ -69,16 +64,45 @@ def test_the_zoo_is_small():
     assert sum(path.stat().st_size for path in publishing.ZOO.rglob("*")) < 60e6
 
 
-@pytest.mark.parametrize("name", MNIST_SBN[:3])
+def test_the_leaderboard_ranks_presets_among_published_figures():
+    known = {
+        "dataset": "plants",
+        "family": "SBN",
+        "family_of_q": "AR-SBN",
+        "latent_units": [5, 2],
+        "num_parameters": 1234,
+        "test": {"log_likelihood_se": 0.1, "num_particles": 1000},
+    }
+    entries = {
+        name: {**known, **more, "test": {**known["test"], "log_likelihood": value}}
+        for name, value, more in (
+            ("worst", -20.0, {}),
+            ("middle", -13.0, {"family_of_prior": "AR-SBN"}),
+            ("best", -12.0, {"family_of_prior": "SBN"}),
+        )
+    }
+    page = leaderboard.leaderboard(entries).split("## plants\n")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()[3:]]
+    learn_spn, trees = published.figures("plants")
+    assert [row[0] for row in rows] == [
+        "**12.00 (0.10)**",
+        f"{learn_spn.nll}",
+        "**13.00 (0.10)**",
+        f"{trees.nll}",
+        "**20.00 (0.10)**",
+    ]
+    assert rows[0][1:] == [
+        *("SBN 5-2", "1,234", "Q = AR-SBN", "K = 1,000", "[best](best/README.md)"),
+    ]
+    assert rows[2][1] == "SBN 5-2, AR-SBN prior"
+    assert rows[1][-1] == f"[{learn_spn.source}](https://proceedings.mlr.press/v28/gens13.html)"
+
+
+@pytest.mark.parametrize("name", MNIST_SBN)
 def test_mnist_presets_beat_the_published_wake_sleep(name):
     known = published.of_machine("binarized_mnist", cards.label(metadata(name)))
     (wake_sleep,) = (figure.nll for figure in known if figure.method == "wake-sleep")
     assert nll_of(name) < wake_sleep
-
-
-def test_deeper_beats_shallower():
-    values = [nll_of(name) for name in MNIST_SBN]
-    assert values == sorted(values, reverse=True)
 
 
 def test_published_figures_are_of_data_sets_of_the_library_and_have_a_source():
@@ -87,9 +111,9 @@ def test_published_figures_are_of_data_sets_of_the_library_and_have_a_source():
     for name in content["datasets"]:
         found = published.figures(name)
         assert all(figure.nll > 0.0 and figure.source for figure in found)
-        assert found == sorted(found, key=lambda figure: figure.nll)
     sources = {figure.source for name in content["datasets"] for figure in published.figures(name)}
-    assert set(content["sources"]) <= sources
+    # No address of this one is known that does not change.
+    assert set(content["sources"]) == sources - {"Murray & Salakhutdinov, 2009"}
 
 
 @pytest.mark.parametrize(
@@ -216,8 +240,8 @@ def test_a_preset_is_measured_with_more_particles(zoo, tmp_path, monkeypatch):
         result = command("measure", "tiny", "--zoo", zoo, *arguments)
         assert result.exit_code == 0, result.output
     about = metadata_of(zoo / "tiny")
-    ((k, rows),) = ((e["num_particles"], e["num_data"]) for e in about["test_on_few_rows"])
-    assert (k, rows) == (5, 30)
+    few = [(e["num_particles"], e["num_data"]) for e in about["test_on_few_rows"]]
+    assert few == [(5, 30), (1000, 30)]
     assert (about["test"]["num_particles"], about["test"]["num_data"]) == (1500, 300)
     # More particles of the same machine: tighter, and not by much.
     gain = about["test"]["log_likelihood"] - before["test"]["log_likelihood"]

@@ -45,7 +45,7 @@ def list_(zoo: ZooAddress = None) -> None:
         [
             name,
             entry["dataset"],
-            f"{entry['family']} {cards.sizes(entry['latent_units'])}",
+            cards.label(entry),
             f"{entry['num_parameters']:,}",
             cards.nll(entry["test"]),
             f"{entry['test']['num_particles']:,}",
@@ -91,8 +91,8 @@ def verify(
         bool,
         typer.Option(
             "--measure",
-            help="Estimate the test likelihood again, which may take long; "
-            "interrupted, it continues with the same command.",
+            help="Estimate the test likelihood again, which may take long. Interrupted, the same "
+            "command continues with the preset it was at.",
         ),
     ] = False,
     zoo: Annotated[
@@ -156,8 +156,8 @@ def measure(
         int | None,
         typer.Option(
             min=1,
-            help="Use this many test rows, from the beginning: the card then also tells what they "
-            "give with this K. [default: all, for the figure of the preset]",
+            help="Use this many test rows, from the beginning, with this K and with that of the "
+            "preset's figure: the card then shows both. [default: all, for the figure itself]",
         ),
     ] = None,
     zoo: _Zoo = None,
@@ -169,16 +169,15 @@ def measure(
     if zoo is None and not _is_here():
         raise UserError("There is no zoo/index.json here; name the zoo with --zoo.")
     start_tensorflow()
+    from rws_keras.models import pretrained
     from rws_keras.zoo import publish as publishing
 
     zoo = zoo or _HERE
-    with writing_to(zoo), continued_by("the same command"):
-        found = publishing.measure(zoo / name, num_particles, rows, console())
+    folder = pretrained.locate(name, zoo)
+    with writing_to(folder), continued_by("the same command"):
+        publishing.measure(folder, num_particles, rows, console())
     publishing.write_index(zoo)
-    say(
-        f"{name}: test log-likelihood {found['log_likelihood']:.2f} nats on "
-        f"{found['num_data']:,} rows with K = {num_particles:,}."
-    )
+    say(publishing.card(folder))
 
 
 @app.command()

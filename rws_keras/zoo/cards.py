@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rws_keras import datasets, layers
+from rws_keras import HelmholtzMachine, datasets, layers
 from rws_keras.layers import StochasticLayer
 from rws_keras.zoo import published
 
@@ -14,15 +14,8 @@ _DATASETS = {
 }
 
 
-def family(model: dict, stack: str = "p") -> str:
-    """The layer family of P (or Q) as the literature writes it."""
-    spec = model[stack]
-    specs = spec if isinstance(spec, list) else [spec]
-    return "/".join(dict.fromkeys(layers.label(entry) for entry in specs))
-
-
 def family_of(stack: Sequence[StochasticLayer]) -> str:
-    """As `family`, of the layers of a machine."""
+    """The layer family of P (or Q) as the literature writes it."""
     return "/".join(dict.fromkeys(layers.label_of(layer) for layer in stack))
 
 
@@ -46,8 +39,29 @@ def sizes(latent_units: list[int]) -> str:
 
 
 def label(known: dict) -> str:
-    """A machine as the literature calls it, such as `SBN 200-200`, from its metadata."""
-    return f"{known['family']} {sizes(known['latent_units'])}"
+    """A machine as the literature calls it, such as `SBN 200-200`, from its metadata.
+
+    The prior is named where its family is another than that of the layer below it.
+    """
+    prior = other_prior(known)
+    return f"{known['family']} {sizes(known['latent_units'])}" + (
+        f", {prior} prior" if prior else ""
+    )
+
+
+def other_prior(known: dict) -> str | None:
+    """The family of the prior, if it is another than that of the layer below it."""
+    prior = known.get("family_of_prior")
+    return None if prior == known["family"].split("/")[-1] else prior
+
+
+def families(machine: HelmholtzMachine) -> dict[str, str]:
+    """What the metadata say of a machine's families."""
+    return {
+        "family": family_of(machine.p_layers[:-1]),
+        "family_of_q": family_of(machine.q_layers),
+        "family_of_prior": family_of(machine.p_layers[-1:]),
+    }
 
 
 def model_card(metadata: dict, recipe: dict | None) -> str:
@@ -62,9 +76,9 @@ def model_card(metadata: dict, recipe: dict | None) -> str:
     if metadata["dataset"] in datasets.NAMES:
         known = f"{data} of the density-estimation benchmark"
         data = _DATASETS.get(metadata["dataset"], known)
-    family_of_q = family(recipe["model"], "q") if recipe else metadata["family_of_q"]
+    validation = metadata.get("validation")
     others = {
-        "validation NLL, nats": metadata.get("validation"),
+        f"validation NLL, nats{_particles(validation)}": validation,
         "independent units, test NLL, nats": metadata.get("independent_units"),
     }
     lines = [
@@ -78,15 +92,16 @@ def model_card(metadata: dict, recipe: dict | None) -> str:
         f"| data | {data} |",
         f"| visible units | {metadata['visible_units']} |",
         f"| latent units, bottom first | {sizes(metadata['latent_units'])} |",
-        f"| P, Q | {metadata['family']}, {family_of_q} |",
-        f"| test NLL, nats | {nll(test)} |",
+        f"| P, Q | {metadata['family']}, {metadata.get('family_of_q', 'see the recipe')} |",
+        *([f"| prior | {prior} |"] if (prior := other_prior(metadata)) else []),
+        f"| test NLL, nats{_particles(test)} | {nll(test)} |",
         *(f"| {title} | {nll(entry)} |" for title, entry in others.items() if entry),
         "",
-        f"Likelihoods are estimated by importance sampling from Q with K = "
-        f"{test['num_particles']:,} particles per row; the standard error over the "
-        f"{test['num_data']:,} test rows is in brackets. The estimate of p(x) is unbiased, so its "
-        "logarithm is too low on average: the true NLL is lower than this. Effective sample size "
-        f"{test['ess']:.1f}, single-sample bound (ELBO) {test['elbo']:.2f}."
+        "Likelihoods are estimated by importance sampling from Q with K particles per row; the "
+        f"standard error over the rows is in brackets ({test['num_data']:,} test rows). The "
+        "estimate of p(x) is unbiased, so its logarithm is too low on average: the true NLL is "
+        f"lower than this. Effective sample size {test['ess']:.1f} on the test rows, "
+        f"single-sample bound (ELBO) {test['elbo']:.2f}."
         + _on_few_rows(metadata.get("test_on_few_rows", [])),
         "",
     ]
@@ -123,6 +138,10 @@ def model_card(metadata: dict, recipe: dict | None) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _particles(entry: dict | None) -> str:
+    return f" (K = {entry['num_particles']:,})" if entry else ""
 
 
 def _on_few_rows(entries: list[dict]) -> str:
@@ -165,7 +184,7 @@ def _literature(dataset: str, model: str) -> str:
     if figures := published.figures(dataset):
         best = figures[0]
         return (
-            f"The best test NLL published on this data set that we know of: {best.nll:.2f} "
-            f"({best.model}; {best.source})."
+            f"The best of the published test NLLs that the zoo lists for this data set: "
+            f"{best.nll:.2f} ({best.model}; {best.source})."
         )
     return ""

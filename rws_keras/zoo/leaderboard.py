@@ -34,7 +34,7 @@ def leaderboard(entries: dict[str, dict]) -> str:
         lines += [
             f"## {dataset}",
             "",
-            "| test NLL | model | parameters | trained by | measured | from |",
+            "| test NLL | P | parameters | Q, or trained by | measured | from |",
             "|---|---|---|---|---|---|",
             *(f"| {' | '.join(row)} |" for _, row in sorted(rows, key=lambda row: row[0])),
             "",
@@ -48,7 +48,7 @@ def _preset(name: str, entry: dict) -> tuple[float, list[str]]:
         f"**{cards.nll(test)}**",
         cards.label(entry),
         f"{entry['num_parameters']:,}",
-        "",
+        f"Q = {entry['family_of_q']}" if "family_of_q" in entry else "",
         f"K = {test['num_particles']:,}",
         f"[{name}]({name}/README.md)",
     ]

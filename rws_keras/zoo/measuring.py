@@ -47,7 +47,7 @@ def estimate(
     num_particles: int,
     first_rows: int | None = None,
     console: Console | None = None,
-) -> dict:
+) -> tuple[dict, Path]:
     """Estimates the test likelihood of a preset as at the end of its run.
 
     An interrupted estimate continues where it was.
@@ -60,13 +60,14 @@ def estimate(
         console: Rich console for the progress bar; standard output by default.
 
     Returns:
-        The fields that `MEASURED` names.
+        The fields that `MEASURED` names, and the file to remove once they are safe: with it, the
+        same estimate is there at once.
     """
     recipe = recipe_of(folder)
     x = evaluation_data.first_rows(data_of(folder, metadata).test, first_rows)
     rows, counts = datasets.count_rows(x)
-    partial = f"measuring-{folder.name}-{len(x)}-{num_particles}.json"
-    partial_path = make_directory(downloads.home()) / partial
+    name = f"measuring-{folder.name}-{len(x)}-{num_particles}.json"
+    partial = make_directory(downloads.home()) / name
     found = evaluation.evaluate_with_progress(
         HelmholtzMachine.from_preset(folder),
         rows,
@@ -74,12 +75,11 @@ def estimate(
         recipe["evaluation"]["batch_size"] if recipe else BATCH_SIZE,
         recipe["seed"] if recipe else SEED,
         counts,
-        partial_path,
+        partial,
         console or Console(),
         folder.name,
     )
-    partial_path.unlink(missing_ok=True)
-    return as_listed(found)
+    return as_listed(found), partial
 
 
 def as_listed(found: dict) -> dict:
@@ -89,18 +89,23 @@ def as_listed(found: dict) -> dict:
     }
 
 
-def with_likelihood(metadata: dict, found: dict, first_rows: int | None) -> dict:
-    """The metadata of a preset with a likelihood that was measured.
+def check_better(metadata: dict, num_particles: int) -> None:
+    """Checks that a likelihood would be better than the one that is listed.
 
     Raises:
-        UserError: If it lists one with more particles.
+        UserError: If that one has more particles.
     """
+    listed = metadata["test"]["num_particles"]
+    if listed > num_particles:
+        raise UserError(
+            f"{metadata['name']} was measured with K = {listed:,}, which is better than K = "
+            f"{num_particles:,}."
+        )
+
+
+def with_likelihood(metadata: dict, found: dict, first_rows: int | None) -> dict:
+    """The metadata of a preset with a likelihood that was measured."""
     if first_rows is None:
-        if metadata["test"]["num_particles"] > found["num_particles"]:
-            raise UserError(
-                f"{metadata['name']} was measured with K = {metadata['test']['num_particles']:,}, "
-                f"which is better than K = {found['num_particles']:,}."
-            )
         return {**metadata, "test": found}
     others = [
         entry

@@ -26,6 +26,8 @@ _INDEXED = (
     *("description", "dataset", "family", "visible_units", "latent_units"),
     *("num_parameters", "test"),
 )
+# And of presets that this version has published.
+_FAMILIES = ("family_of_q", "family_of_prior")
 
 
 def publish(run: Run, name: str, zoo: Path = ZOO) -> Path:
@@ -105,8 +107,7 @@ def publish_machine(
     known = {
         "description": description,
         "dataset": Path(data).name if is_path else data,
-        "family": cards.family_of(machine.p_layers[:-1]),
-        "family_of_q": cards.family_of(machine.q_layers),
+        **cards.families(machine),
         "test": measuring.as_listed(measured),
         "image_shape": image_shape and list(image_shape),
     }
@@ -172,7 +173,7 @@ def _measured(run: Run) -> dict:
     return {
         "description": recipe["description"],
         "dataset": recipe["dataset"],
-        "family": cards.family(recipe["model"]),
+        **cards.families(run.best_machine()),
         "test": best("test"),
         **({"test_on_few_rows": on_few_rows} if on_few_rows else {}),
         "validation": best("validation"),
@@ -207,6 +208,8 @@ def regenerate(zoo: Path = ZOO) -> None:
     for folder in folders(zoo):
         metadata = preset_files.read_metadata(folder / preset_files.METADATA)
         _check_published(folder, metadata)
+        if any(key not in metadata for key in _FAMILIES):
+            metadata |= cards.families(HelmholtzMachine.from_preset(folder))
         _rewrite(folder, metadata)
     write_index(zoo)
 
@@ -224,18 +227,16 @@ def measure(
     num_particles: int,
     first_rows: int | None = None,
     console: Console | None = None,
-) -> dict:
-    """Measures the test likelihood of a preset with more particles, or on few rows with other K.
+) -> None:
+    """Measures the test likelihood of a preset with more particles.
 
     Args:
         folder: The preset's folder, whose card and metadata are rewritten.
         num_particles: K.
-        first_rows: How many test rows to use, from the first; by default all, whose likelihood then
-            replaces the one that is listed.
+        first_rows: How many test rows to use, from the first, with this K and with that of the
+            figure for all rows: the card then shows both. By default all, and the figure is
+            replaced.
         console: Rich console for the progress bar; standard output by default.
-
-    Returns:
-        What was measured.
 
     Raises:
         UserError: If a likelihood with more particles is listed already, or the data are not among
@@ -243,11 +244,16 @@ def measure(
     """
     metadata = preset_files.read_metadata(folder / preset_files.METADATA)
     _check_published(folder, metadata)
-    found = {"num_particles": num_particles}
-    measuring.with_likelihood(metadata, found, first_rows)  # raises before the work
-    found = measuring.estimate(folder, metadata, num_particles, first_rows, console)
-    _rewrite(folder, measuring.with_likelihood(metadata, found, first_rows))
-    return found
+    particles = [num_particles]
+    if first_rows is None:
+        measuring.check_better(metadata, num_particles)
+    else:  # beside the K of the figure for all rows
+        particles = sorted({num_particles, metadata["test"]["num_particles"]})
+    for k in particles:
+        found, partial = measuring.estimate(folder, metadata, k, first_rows, console)
+        metadata = measuring.with_likelihood(metadata, found, first_rows)
+        _rewrite(folder, metadata)
+        partial.unlink(missing_ok=True)
 
 
 def calibrate(folder: Path) -> None:
@@ -278,6 +284,7 @@ def _entries(zoo: Path) -> dict[str, dict]:
         _check_published(folder, metadata)
         entries[folder.name] = {
             **{key: metadata[key] for key in _INDEXED},
+            **{key: metadata[key] for key in _FAMILIES if key in metadata},
             "size": sum(entry["size"] for entry in metadata["files"].values()),
             "sha256": preset_files.sha256(folder / preset_files.METADATA),
         }
@@ -345,7 +352,9 @@ def verify(folder: Path, measure: bool = False, console: Console | None = None) 
 
 def _measure_again(folder: Path, metadata: dict, console: Console | None) -> str:
     listed = metadata["test"]
-    found = measuring.estimate(folder, metadata, listed["num_particles"], console=console)
+    k = listed["num_particles"]
+    found, partial = measuring.estimate(folder, metadata, k, console=console)
+    partial.unlink(missing_ok=True)
     log_likelihood = found["log_likelihood"]
     # The noise is the same; only rounding on another processor can flip a single unit.
     if abs(log_likelihood - listed["log_likelihood"]) > 0.1 * listed["log_likelihood_se"]:

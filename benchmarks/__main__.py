@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks import (
     against_peers,
     anomalies,
+    convergence,
     exact_estimates,
     families,
     fit_overhead,
@@ -28,7 +29,6 @@ from benchmarks import (
     sampling,
     serving,
     tables,
-    time_to_likelihood,
     train_step,
 )
 from rws_keras.files import read_json, write_json
@@ -43,7 +43,7 @@ SECTIONS = {
     "sampling": sampling.measure,
     "fit": fit_overhead.measure,
     "resampling": resampling.measure,
-    "time_to_likelihood": time_to_likelihood.measure,
+    "convergence": convergence.measure,
     "serving": serving.measure,
     "exact_estimates": exact_estimates.measure,
     "gradient_noise": gradient_noise.measure,

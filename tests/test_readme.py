@@ -92,6 +92,7 @@ def test_figures_of_the_speed():
         [f"{rates[100_000]['mib_over_baseline']:.0f}"],
         *([spread(entry, "ratio")] for entry in found["sampling"]["log_prob"]),
         [spread(found["train_step"]["cases"][-1], "ms")],
+        *([f"{run['seconds']:.0f}"] for run in found["convergence"]["runs"]),
     ]
     written = [row[1:] for row in rows(f"## Speed\n{SPEED}", "Speed")]
     # The second table's title and rule are among the rows.

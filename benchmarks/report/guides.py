@@ -21,10 +21,7 @@ def pages(evidence: Evidence) -> dict[Path, dict[str, Callable[[], str]]]:
         },
         GUIDES / "choosing.md": {"families": lambda: families(found["families"])},
         GUIDES / "thresholds.md": {"anomalies": lambda: anomalies(found["anomalies"])},
-        ROOT / "docs" / "speed.md": {
-            "step": lambda: step(found["limits"]),
-            "time_to_likelihood": lambda: time_to_likelihood(found["time_to_likelihood"]),
-        },
+        ROOT / "docs" / "speed.md": {"step": lambda: step(found["limits"])},
     }
 
 
@@ -44,37 +41,6 @@ def step(found: dict) -> str:
         ],
     ]
     return table(["ms", *(case["case"] for case in cases)], rows)
-
-
-_LIBRARIES = {"rws_keras": "rws_keras", "torch_compile": "PyTorch, `torch.compile`", "pyro": "Pyro"}
-
-
-def time_to_likelihood(found: dict) -> str:
-    """Seconds to a validation NLL, and their ratio to ours with Muon."""
-    ours = {
-        row["target"]: row["best"]
-        for row in found["rows"]
-        if (row["library"], row["optimizer"]) == ("rws_keras", "muon")
-    }
-    rows = []
-    for row in found["rows"]:
-        best, reference = row["best"], ours[row["target"]]
-        # Without a run that reached the target: the one that came nearest.
-        shown = best or min(row["runs"], key=lambda run: run["nll"])
-        more = "" if best else "over "
-        rows.append(
-            [
-                f"{row['target']:g}",
-                _LIBRARIES[row["library"]],
-                f"{row['optimizer'].capitalize()} {shown['rate']:g}",
-                f"{shown['updates']:,}",
-                f"{more}{shown['seconds']:.0f}",
-                f"{more}{shown['seconds'] / reference['seconds']:.1f}" if reference else "",
-                f"{shown['nll']:.2f}",
-            ]
-        )
-    columns = ["target", "library", "optimizer", "updates", "seconds", "times ours", "NLL"]
-    return table(columns, rows)
 
 
 def cells(found: dict) -> str:

@@ -103,11 +103,9 @@ def test_figures_of_the_zoo():
     presets = json.loads((ROOT / "zoo" / "index.json").read_text())["presets"]
     expected = {}
     for name, entry in presets.items():
-        literature = ""
-        if found := published.of_machine(entry["dataset"], cards.label(entry)):
-            literature = found[0].text
-        elif found := published.figures(entry["dataset"]):
-            literature = f"{found[0].nll:.2f} ({found[0].model}; {found[0].source})"
+        of_machine = published.of_machine(entry["dataset"], cards.label(entry))
+        found = of_machine or published.figures(entry["dataset"])
+        literature = f"{found[0].nll:.2f}" if found else ""
         num_particles = f"{entry['test']['num_particles']:,}"
         link = f"[`{name}`](zoo/{name}/README.md)"
         expected[link] = [figure(entry["test"], sign=-1), num_particles, literature]

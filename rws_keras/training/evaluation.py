@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -93,35 +94,26 @@ def evaluate(
     return {name: float(value) for name, value in sorted(metrics.result().items())}
 
 
-def evaluate_with_progress(
-    machine: HelmholtzMachine,
-    x: np.ndarray,
-    num_particles: int,
-    batch_size: int,
-    seed: int,
-    sample_weight: np.ndarray | None,
-    partial: Path,
-    console: Console,
-    title: str,
-) -> dict[str, float]:
-    """As `evaluate`, with a progress bar; Ctrl-C stops it after the current particles.
+@contextlib.contextmanager
+def progress(
+    console: Console, title: str, num_data: int, batch_size: int
+) -> Iterator[Callable[[float], None]]:
+    """A bar for `evaluate`; Ctrl-C stops it after the current particles.
 
     Args:
-        machine: The machine.
-        x: Binary data `[N, visible]`.
-        num_particles: K.
-        batch_size: Data in a batch.
-        seed: Integer, seeds the particles.
-        sample_weight: Weights of the rows `[N]`, or `None`.
-        partial: The file that an interrupted evaluation leaves, see `evaluate`.
         console: Rich console.
         title: What is evaluated.
+        num_data: Rows.
+        batch_size: Rows in a batch.
+
+    Yields:
+        The `report` of `evaluate`.
     """
     with (
         Interruption(console, "the current particles"),
-        evaluation_bar(console, title, math.ceil(len(x) / batch_size)) as report,
+        evaluation_bar(console, title, math.ceil(num_data / batch_size)) as report,
     ):
-        return evaluate(machine, x, num_particles, batch_size, seed, partial, report, sample_weight)
+        yield report
 
 
 def _read(partial: Path, key: dict) -> tuple[int, list]:

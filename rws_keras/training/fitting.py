@@ -238,17 +238,10 @@ def evaluate(
     batch_size = recipe.evaluation.batch_size
     part = split if first_rows is None else f"{split}-{first_rows}"
     partial = run.path / f"evaluating-{part}-{num_particles}.json"
-    result = evaluation.evaluate_with_progress(
-        machine,
-        x,
-        num_particles,
-        batch_size,
-        recipe.seed,
-        counts,
-        partial,
-        console,
-        f"{split} data",
-    )
+    with evaluation.progress(console, f"{split} data", len(x), batch_size) as report:
+        result = evaluation.evaluate(
+            machine, x, num_particles, batch_size, recipe.seed, partial, report, counts
+        )
     entry: dict = {"split": split, "best_epoch": run.metrics["best_epoch"], **result}
     entry |= {key: int(result[key]) for key in ("num_particles", "num_data")}
     if first_rows is not None:

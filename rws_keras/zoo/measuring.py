@@ -68,17 +68,13 @@ def estimate(
     rows, counts = datasets.count_rows(x)
     name = f"measuring-{folder.name}-{len(x)}-{num_particles}.json"
     partial = make_directory(downloads.home()) / name
-    found = evaluation.evaluate_with_progress(
-        HelmholtzMachine.from_preset(folder),
-        rows,
-        num_particles,
-        recipe["evaluation"]["batch_size"] if recipe else BATCH_SIZE,
-        recipe["seed"] if recipe else SEED,
-        counts,
-        partial,
-        console or Console(),
-        folder.name,
-    )
+    batch_size = recipe["evaluation"]["batch_size"] if recipe else BATCH_SIZE
+    seed = recipe["seed"] if recipe else SEED
+    machine = HelmholtzMachine.from_preset(folder)
+    with evaluation.progress(console or Console(), folder.name, len(rows), batch_size) as report:
+        found = evaluation.evaluate(
+            machine, rows, num_particles, batch_size, seed, partial, report, counts
+        )
     return as_listed(found), partial
 
 

@@ -15,7 +15,6 @@ from rich.console import Console
 from benchmarks import (
     against_peers,
     anomalies,
-    convergence,
     exact_estimates,
     families,
     fit_overhead,
@@ -29,6 +28,7 @@ from benchmarks import (
     sampling,
     serving,
     tables,
+    time_to_likelihood,
     train_step,
 )
 from rws_keras.files import read_json, write_json
@@ -43,7 +43,7 @@ SECTIONS = {
     "sampling": sampling.measure,
     "fit": fit_overhead.measure,
     "resampling": resampling.measure,
-    "convergence": convergence.measure,
+    "time_to_likelihood": time_to_likelihood.measure,
     "serving": serving.measure,
     "exact_estimates": exact_estimates.measure,
     "gradient_noise": gradient_noise.measure,
@@ -53,6 +53,9 @@ SECTIONS = {
     "families": families.measure,
     "particles": particles.measure,
 }
+# Timings differ from machine to machine, more than from run to run: of these sections the times of
+# earlier runs stay beside the newest.
+_KEPT = {"peers": "times"}
 
 
 def run(
@@ -77,9 +80,16 @@ def run(
         # How it was measured goes with each section: they may come from several runs.
         found["run"] = provenance(seed=0, program="python -m benchmarks")
         results = read_json(to) if to.exists() else {}
+        if name in _KEPT and name in results:
+            found["earlier"] = earlier(results[name], _KEPT[name])
         write_json(to, {**results, name: found})
         for table in tables.tables({name: found}):
             console.print(table)
+
+
+def earlier(found: dict, what: str) -> list[dict]:
+    """The earlier runs that a section has, and its own."""
+    return [*found.get("earlier", []), {what: found[what], "run": found["run"]}]
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -121,13 +123,13 @@ def _gradients(process, name, batch_size, sleep, repetitions=400):
     values = [
         np.stack([np.asarray(draw[i], np.float64) for draw in draws]) for i in range(len(draws[0]))
     ]
-    names = {id(v): name for name, v in _named(machine)}
+    names = {id(v): name for name, v in named(machine)}
     ours = {
         names[id(v)]: value for v, value in zip(machine.trainable_variables, values, strict=True)
     }
     with tempfile.TemporaryDirectory() as directory:
         weights, out = Path(directory) / "weights.npz", Path(directory) / "gradients.npz"
-        np.savez(weights, x=x, **{name: v.numpy() for name, v in _named(machine)})
+        np.savez(weights, x=x, **{name: v.numpy() for name, v in named(machine)})
         process.ask(
             "gradients",
             name=name,
@@ -152,7 +154,8 @@ def _gradients(process, name, batch_size, sleep, repetitions=400):
     }
 
 
-def _named(machine):
+def named(machine: HelmholtzMachine) -> Iterator[tuple[str, keras.Variable]]:
+    """The weights, under the names that the peers have for them."""
     for index, layer in enumerate(machine.p_layers[:-1]):
         yield from ((f"p{index}.{v.name}", v) for v in layer.variables)
     yield "prior.bias", machine.p_layers[-1].bias

@@ -133,20 +133,23 @@ def _resampling(found):
     )
 
 
-def _convergence(found):
-    rows = [
-        (
-            run["name"],
-            run["updates"],
-            f"{run['seconds']:.0f}",
-            f"{run['nll']:.2f} ({run['nll_se']:.2f})",
-        )
-        for run in found["runs"]
-    ]
-    title = (
-        f"Time to a validation NLL of {found['target']:.0f} (ratio {found['seconds_ratio']:.2f})"
-    )
-    yield _table(title, ["recipe", "updates", "seconds", "NLL (se)"], rows)
+def _time_to_likelihood(found):
+    for target in dict.fromkeys(row["target"] for row in found["rows"]):
+        rows = [
+            (
+                row["library"],
+                f"{row['optimizer']} {run['rate']:g}",
+                run["updates"],
+                f"{run['seconds']:.0f}",
+                f"{run['nll']:.2f} ({run['nll_se']:.2f})",
+                "best" if run == row["best"] else "",
+            )
+            for row in found["rows"]
+            if row["target"] == target
+            for run in row["runs"]
+        ]
+        columns = ["library", "optimizer", "updates", "seconds", "NLL (se)", ""]
+        yield _table(f"Time to a validation NLL of {target:g}", columns, rows)
 
 
 def _serving(found):
@@ -283,7 +286,7 @@ _SECTIONS = {
     "sampling": _sampling,
     "fit": _fit,
     "resampling": _resampling,
-    "convergence": _convergence,
+    "time_to_likelihood": _time_to_likelihood,
     "serving": _serving,
     "exact_estimates": _exact_estimates,
     "gradient_noise": _gradient_noise,

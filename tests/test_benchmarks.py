@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from marks import slow_except
 
-from benchmarks import machines, tables
-from benchmarks.__main__ import RESULTS, SECTIONS
+from benchmarks import machines, tables, time_to_likelihood
+from benchmarks.__main__ import RESULTS, SECTIONS, earlier
 from rws_keras.training import timing
 
 
@@ -52,3 +52,41 @@ def test_every_section_has_results_and_tables():
     assert results.keys() == SECTIONS.keys()
     assert len(list(tables.tables(results))) >= len(SECTIONS)
     assert all(section["run"]["machine"]["cores"] for section in results.values())
+
+
+def test_earlier_runs_stay_beside_the_newest():
+    first = {"times": [1], "gradients": [], "run": {"seed": 0}}
+    second = {"times": [2], "run": {"seed": 1}, "earlier": earlier(first, "times")}
+    assert earlier(second, "times") == [
+        {"times": [1], "run": {"seed": 0}},
+        {"times": [2], "run": {"seed": 1}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("nlls", "others", "limit", "epochs"),
+    [
+        ([120.0, 110.0, 99.0, 98.0], [], np.inf, 6),  # at the target
+        ([120.0, 110.0, 105.0, 101.0, 99.0], [], 55.0, 6),  # over the limit
+        ([120.0, 110.0, 105.0, 101.0, 99.0], [100.5], np.inf, 8),  # behind another rate
+        ([120.0, 110.0, 105.0, 101.0, 99.0], [101.5], np.inf, 10),  # ahead of it
+        ([120.0, np.nan, 99.0], [], np.inf, 4),  # diverged
+    ],
+)
+def test_a_run_with_adam_ends(monkeypatch, nlls, others, limit, epochs):
+    """A target of 100; every epoch takes ten seconds."""
+
+    class Trainer:
+        batch_size, steps = 100, 500
+
+        def epochs(self, first, count):
+            return 10.0 * count
+
+    points = iter(nlls)
+    monkeypatch.setattr(
+        time_to_likelihood, "_evaluate", lambda *_: {"nll": next(points), "nll_se": 0.5}
+    )
+    runs = [{"curve": [{"epoch": 8, "nll": nll}]} for nll in others]
+    found = time_to_likelihood._until(Trainer(), 100.0, limit, runs, None)
+    assert (found["epochs"], found["updates"]) == (epochs, 500 * epochs)
+    assert found["seconds"] == 10.0 * epochs

@@ -13,11 +13,11 @@ from benchmarks.peers.pyro_rws import Pyro
 from benchmarks.peers.pytorch import PyTorch
 
 
-def make(name: str, sizes: list[int], num_particles: int):
+def make(name: str, sizes: list[int], num_particles: int, **options):
     """The peer of that name: `pyro`, `torch` or `torch_compile`."""
     if name == "pyro":
-        return Pyro(sizes, num_particles)
-    return PyTorch(sizes, num_particles, compiled=name == "torch_compile")
+        return Pyro(sizes, num_particles, **options)
+    return PyTorch(sizes, num_particles, compiled=name == "torch_compile", **options)
 
 
 class Worker:
@@ -42,6 +42,34 @@ class Worker:
             self.peers[name]()
             seconds.append(time.perf_counter() - began)
         return seconds
+
+    def start(self, name, weights, data, batch_size, optimizer, **options):
+        """Makes a peer for `train`; it is compiled here, outside of the time that is taken."""
+        if name != "pyro":
+            options["optimizer"] = optimizer
+        else:
+            decay_steps = options.pop("decay_steps")
+            if optimizer != "adam" or decay_steps is not None:
+                raise ValueError("Pyro is measured with Adam at a constant rate only.")
+        self.x, self.batch_size = torch.as_tensor(np.load(data)), batch_size
+        arrays = dict(np.load(weights))
+        self.trained = make(name, **options)
+        self.trained.load(arrays)
+        # A gradient, without an update.
+        self.trained.gradients(self.x[:batch_size].float())
+
+    def train(self, first, count):
+        """Trains for some epochs; returns the seconds."""
+        began = time.perf_counter()
+        for epoch in range(first, first + count):
+            order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(epoch))
+            for rows in order.split(self.batch_size):
+                self.trained.step(self.x[rows].float())
+        return time.perf_counter() - began
+
+    def save(self, to):
+        """Writes the weights of what is trained."""
+        np.savez(to, **self.trained.machine.weights())
 
     def gradients(self, name, sizes, num_particles, repetitions, weights, to):
         """Writes mean and standard error of the gradients; `weights` has the data too."""

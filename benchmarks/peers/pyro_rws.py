@@ -19,9 +19,10 @@ class Pyro:
     Args:
         sizes: Units of the layers, visible first.
         num_particles: K.
+        rate: Learning rate of Adam.
     """
 
-    def __init__(self, sizes, num_particles):
+    def __init__(self, sizes, num_particles, rate=2e-3):
         pyro.clear_param_store()
         pyro.enable_validation(False)
         self.machine = Machine(sizes)
@@ -29,7 +30,7 @@ class Pyro:
             num_particles, insomnia=1.0, vectorize_particles=True, max_plate_nesting=1
         )
         self._svi = SVI(
-            self._model, self._guide, pyro.optim.Adam({"lr": 2e-3}), loss=self.objective
+            self._model, self._guide, pyro.optim.Adam({"lr": rate}), loss=self.objective
         )
 
     def _model(self, x):

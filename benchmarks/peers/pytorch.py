@@ -48,13 +48,20 @@ class Machine(nn.Module):
                     layer.bias.copy_(torch.as_tensor(weights[f"{name}{index}.bias"]))
             self.prior.copy_(torch.as_tensor(weights["prior.bias"]))
 
+    def weights(self):
+        """The weights under the names of `load`."""
+        return self._named(lambda parameter: parameter.detach())
+
     def gradients(self):
         """The gradients under the names of `load`."""
-        found = {"prior.bias": self.prior.grad}
+        return self._named(lambda parameter: parameter.grad)
+
+    def _named(self, what):
+        found = {"prior.bias": what(self.prior)}
         for name, stack in (("p", self.p), ("q", self.q)):
             for index, layer in enumerate(stack):
-                found[f"{name}{index}.kernel"] = layer.weight.grad.T
-                found[f"{name}{index}.bias"] = layer.bias.grad
+                found[f"{name}{index}.kernel"] = what(layer.weight).T
+                found[f"{name}{index}.bias"] = what(layer.bias)
         return {key: value.numpy().copy() for key, value in found.items()}
 
     def loss(self, x, num_particles):
@@ -95,12 +102,23 @@ class PyTorch:
         sizes: Units of the layers, visible first.
         num_particles: K.
         compiled: Whether to use `torch.compile`.
+        optimizer: `"adam"`, or `"muon"`: PyTorch's own (which orthogonalises in bfloat16) with the
+            settings of our recipe, and Adam for the biases.
+        rate: Learning rate.
+        decay_steps: Steps over which the rate falls to zero as a cosine; constant if `None`.
     """
 
-    def __init__(self, sizes, num_particles, compiled):
+    def __init__(
+        self, sizes, num_particles, compiled, optimizer="adam", rate=2e-3, decay_steps=None
+    ):
         self.machine = Machine(sizes)
         self.num_particles = num_particles
-        self.optimizer = torch.optim.Adam(self.machine.parameters(), 2e-3, fused=True)
+        self._optimizers = _optimizers(optimizer, list(self.machine.parameters()), rate)
+        self._schedulers = [
+            torch.optim.lr_scheduler.CosineAnnealingLR(each, decay_steps)
+            for each in self._optimizers
+            if decay_steps is not None
+        ]
         loss = torch.compile(self.machine.loss) if compiled else self.machine.loss
         self._loss = loss
 
@@ -110,12 +128,24 @@ class PyTorch:
 
     def gradients(self, x):
         """One draw of the gradients."""
-        self.optimizer.zero_grad()
+        self.machine.zero_grad()
         self._loss(x, self.num_particles).backward()
         return self.machine.gradients()
 
     def step(self, x):
         """One update."""
-        self.optimizer.zero_grad()
+        self.machine.zero_grad()
         self._loss(x, self.num_particles).backward()
-        self.optimizer.step()
+        for each in (*self._optimizers, *self._schedulers):
+            each.step()
+
+
+def _optimizers(name, parameters, rate):
+    if name == "adam":
+        return [torch.optim.Adam(parameters, rate, fused=True)]
+    matrices = [parameter for parameter in parameters if parameter.ndim == 2]
+    others = [parameter for parameter in parameters if parameter.ndim != 2]
+    muon = torch.optim.Muon(
+        matrices, rate, weight_decay=0.0, ns_steps=2, adjust_lr_fn="match_rms_adamw"
+    )
+    return [muon, torch.optim.Adam(others, rate, fused=True)]

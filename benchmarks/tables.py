@@ -108,6 +108,15 @@ def _sampling(found):
     )
 
 
+def _scoring(found):
+    rows = [(row["preset"], _ms(row), f"{row['rows_per_second']:,.0f}") for row in found["rows"]]
+    yield _table(
+        f"Scoring {found['rows_scored']} rows, K = {found['num_particles']}",
+        ["preset", "ms (quartiles)", "rows/s"],
+        rows,
+    )
+
+
 def _fit(found):
     rows = [("fit", _ms(found["fit"])), ("bare step", _ms(found["bare"])), ("ratio", _ratio(found))]
     yield _table(f"fit: {found['case']}", ["", "ms a step (quartiles)"], rows)
@@ -284,6 +293,7 @@ _SECTIONS = {
     "limits": _limits,
     "likelihood": _likelihood,
     "sampling": _sampling,
+    "scoring": _scoring,
     "fit": _fit,
     "resampling": _resampling,
     "time_to_likelihood": _time_to_likelihood,

@@ -1,5 +1,7 @@
 """The contract of the stochastic layers, for every family."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from scipy import stats
 
 from rws_keras import layers
 from rws_keras.layers.noise import uniform_noise
+from rws_keras.layers.value_shapes import allow_value_shapes
 
 tfd = tfp.distributions
 
@@ -215,6 +218,33 @@ def test_parallel_logits_and_sampling_loop_equal_unit_by_unit(family, units, bin
     # Where the noise is not within rounding of the threshold the sample is determined.
     clear = np.abs(expected - noise.numpy()) > 1e-5
     np.testing.assert_array_equal(sample.numpy()[clear], (noise.numpy() < expected)[clear])
+
+
+@pytest.mark.parametrize("by_runs", [False, True], ids=["by-blocks", "by-runs"])
+@pytest.mark.parametrize("units", [1, 32, 37])
+@pytest.mark.parametrize("family", ["nade", "nade-relu", "made"])
+def test_particles_of_the_same_value_equal_copies_of_it(family, units, by_runs, binary):
+    layer = make(IN_ORDER[family], units, 6, scale=0.5)
+    given, value = binary(3, 5, 6), binary(5, units, seed=1)
+    value[0], value[1] = 0.0, 1.0
+    value, copies = tf.constant(value), tf.constant(np.stack([value] * 3))
+    variables = [variable.value for variable in layer.trainable_variables]
+
+    def log_prob_and_gradients(value):
+        with tf.GradientTape() as tape:
+            tape.watch(value)
+            log_prob = layer.distribution(given).log_prob(value)
+            total = tf.reduce_sum(log_prob * np.arange(1.0, 16.0).reshape(3, 5))
+        return log_prob, *tape.gradient(total, [*variables, value])
+
+    *expected, to_copies = log_prob_and_gradients(copies)
+    expected.append(tf.reduce_sum(to_copies, axis=0))
+    with allow_value_shapes() if by_runs else contextlib.nullcontext():
+        logits = layer.distribution(given).conditional_logits(value)
+        found = log_prob_and_gradients(value)
+    np.testing.assert_allclose(logits, reference_logits(layer, copies.numpy(), given), atol=1e-4)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3, rtol=1e-4)
 
 
 @of_units_in_order

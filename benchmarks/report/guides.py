@@ -23,6 +23,7 @@ def pages(evidence: Evidence) -> dict[Path, dict[str, Callable[[], str]]]:
         GUIDES / "thresholds.md": {"anomalies": lambda: anomalies(found["anomalies"])},
         ROOT / "docs" / "speed.md": {
             "step": lambda: step(found["limits"]),
+            "scoring": lambda: scoring(found["scoring"]),
             "time_to_likelihood": lambda: time_to_likelihood(found["time_to_likelihood"]),
         },
     }
@@ -44,6 +45,20 @@ def step(found: dict) -> str:
         ],
     ]
     return table(["ms", *(case["case"] for case in cases)], rows)
+
+
+def scoring(found: dict) -> str:
+    """Rows scored per second, by preset."""
+    rows = [
+        [
+            f"`{row['preset']}`",
+            f"{row['ms']:.0f} ({row['ms_25']:.0f}-{row['ms_75']:.0f})",
+            f"{row['rows_per_second']:,.0f}",
+        ]
+        for row in found["rows"]
+    ]
+    title = f"ms for {found['rows_scored']} rows, K = {found['num_particles']}"
+    return table(["preset", title, "rows per second"], rows)
 
 
 _LIBRARIES = {"rws_keras": "rws_keras", "torch_compile": "PyTorch, `torch.compile`", "pyro": "Pyro"}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from rws_keras.layers.value_shapes import allow_value_shapes
 from rws_keras.models.particles import Statistics, WeightSums, sum_over_layers
 
 # Rows (particles times data) in flight. The widest activation then has
@@ -92,7 +93,8 @@ def stream_particles(
     def draw(done, sums, totals):
         count = tf.minimum(chunk, num_particles - done)
         sample_seed, statistic_seed = tf.unstack(tf.random.split(tf.random.fold_in(seed, done)))
-        particles = machine.draw_particles(x, count, sample_seed)
+        with allow_value_shapes():  # XLA cannot compile a changing number of particles anyway.
+            particles = machine.draw_particles(x, count, sample_seed)
         log_weights = tf.cast(particles.log_weights, tf.float64)
         weight_sums = sums.weights.plus(WeightSums.of(log_weights))
         # Over the new scale, as the sums of the weights are.

@@ -136,7 +136,7 @@ def test_bad_activation(family):
 def test_another_number_of_rows_needs_no_new_trace(family, binary):
     from rws_keras.layers import arsbn, made, nade
 
-    traced = [arsbn._logits_in_order, nade._sample_in_order, nade._hidden_logits]
+    traced = [arsbn._logits_in_order, nade._sample_in_order, nade._logits_by_blocks]
     traced += [made._logits_in_order]
     layer = layers.get(family, 21)
     layer.build((None, 3))

@@ -26,6 +26,9 @@ from rws_keras.layers.value_shapes import value_shapes_allowed
 # Larger blocks leave the processor's cache, smaller ones do more steps.
 _BLOCK = 16
 
+# Particles whose hidden activations are in memory at once where there is one for each run of units.
+_MOST_PARTICLES = 100
+
 # The activations of the hidden layer, and their derivatives as functions of their values. The
 # backward pass computes these again, where a zero may come out as 1e-7.
 _ACTIVATIONS = {
@@ -242,11 +245,16 @@ def _logits_by_runs(value, hidden_shift, encoder, decoder, activation, units, hi
     """As `_logits_by_blocks`, row by row, with fewer activations.
 
     The hidden layer changes only behind a unit that is on. So φ is computed once for each run: the
-    units from one of these to the next, but not beyond the end of a block. There are as many runs
-    as blocks and units that are on, a fifth of the units on binarized MNIST. Their number depends
-    on the row, so XLA cannot compile this.
+    units from one of these to the next, but not beyond the end of a block. There are at most as
+    many runs as blocks and units that are on, a fifth of the units on binarized MNIST. Their number
+    depends on the row, so XLA cannot compile this.
     """
     activate, _ = _ACTIVATIONS[activation]
+    particles, rows = tf.shape(hidden_shift)[0], tf.shape(hidden_shift)[1]
+    # Without particles or rows there is one of each all the same, to be cut off at the end.
+    some_particles, some_rows = tf.maximum(1, particles), tf.maximum(1, rows)
+    parts = -(-some_particles // _MOST_PARTICLES)
+    of_part = -(-some_particles // parts)
     blocks = -(-units // _BLOCK)
     by_block = tf.pad(decoder, [[0, blocks * _BLOCK - units], [0, 0]])
     by_block = tf.transpose(tf.reshape(by_block, [blocks, _BLOCK, hidden_units]), [0, 2, 1])
@@ -259,29 +267,39 @@ def _logits_by_runs(value, hidden_shift, encoder, decoder, activation, units, hi
         first = tf.boolean_mask(unit, begins)
         steps = tf.gather(before, first)[:, None] * tf.gather(encoder, tf.maximum(first - 1, 0))
         s = activate(tf.cumsum(steps)[:, None, :] + shift)
-        # Of each run [K, B] for the units of its block, from which each unit takes its own.
+        # Of each run [B, K] for the units of its block, from which each unit takes its own.
         logits = tf.transpose(tf.matmul(s, tf.gather(by_block, first // _BLOCK)), [0, 2, 1])
         run = tf.cumsum(tf.cast(begins, tf.int32)) - 1
-        return tf.gather_nd(logits, tf.stack([run, unit % _BLOCK], axis=1))
+        return tf.transpose(tf.gather_nd(logits, tf.stack([run, unit % _BLOCK], axis=1)))
 
     @tf.custom_gradient
     def logits_of(*inputs):
         value, hidden_shift, _, _ = inputs
+        # The particles of a row in parts of equal size, [parts R, K / parts, H].
+        more_rows = [0, some_rows - rows]
+        value = tf.pad(value, [more_rows, [0, 0]])
+        shift = tf.pad(hidden_shift, [[0, parts * of_part - particles], more_rows, [0, 0]])
+        shift = tf.reshape(shift, [parts, of_part, some_rows, hidden_units])
+        shift = tf.transpose(shift, [0, 2, 1, 3])
+        shift = tf.reshape(shift, [parts * some_rows, of_part, hidden_units])
         logits = tf.map_fn(
             logits_of_row,
-            (value, tf.transpose(hidden_shift, [1, 0, 2])),
-            fn_output_signature=tf.TensorSpec([units, hidden_shift.shape[0]], value.dtype),
+            (tf.tile(value, [parts, 1]), shift),
+            fn_output_signature=tf.TensorSpec([None, value.shape[1]], value.dtype),
             parallel_iterations=2,
         )
+        logits = tf.reshape(logits, [parts, some_rows, of_part, units])
+        logits = tf.transpose(logits, [0, 2, 1, 3])
+        logits = tf.reshape(logits, [parts * of_part, some_rows, units])[:particles, :rows]
 
         def gradient(upstream):
-            # Where the runs begin depends on the values: they have no derivative there.
+            # The weights of units that are off are not read above, but they have a derivative.
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
                 again = _logits_by_blocks(*inputs, activation, units, hidden_units)
             return tape.gradient(again, inputs, output_gradients=upstream)
 
-        return tf.transpose(logits, [2, 0, 1]), gradient
+        return logits, gradient
 
     return logits_of(value, hidden_shift, encoder, decoder)
 

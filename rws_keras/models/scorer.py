@@ -17,6 +17,7 @@ from rws_keras.checks import check_positive_integer, plain_seed
 from rws_keras.errors import UserError
 from rws_keras.layers.choices import Groups
 from rws_keras.layers.noise import Seed, stateless_seed, uniform_noise
+from rws_keras.layers.value_shapes import allow_value_shapes
 from rws_keras.models import imputation
 from rws_keras.models.particles import WeightSums
 
@@ -229,7 +230,8 @@ class Scorer(tf.Module):
 
     def _weigh(self, row, noise):
         """Particles of one row `[D]`: latents `[K, 1, units]` and log-weights `[K]`."""
-        particles = self._machine().particles(row[None], noise)
+        with allow_value_shapes():
+            particles = self._machine().particles(row[None], noise)
         return particles.latents, particles.log_weights[:, 0]
 
 

@@ -46,7 +46,8 @@ class ReweightedWakeSleep(Objective):
     Args:
         num_particles: Positive integer, K.
         wake_p: Whether to apply the wake update of P, or its scale: a number that may change
-            during training, see `rws_keras.callbacks.ObjectiveSchedule`.
+            during training, see `rws_keras.callbacks.ObjectiveSchedule`. Regularizers and weight
+            decay act on P all the same; to keep P as it is, set `trainable = False` on its layers.
         wake_q: Whether to apply the wake update of Q, or its scale.
         sleep_q: Whether to apply the sleep update of Q, or its scale.
         num_dreams: Dreams per step; as many as there are rows in the batch by default.

@@ -230,7 +230,7 @@ class Scorer(tf.Module):
 
     def _weigh(self, row, noise):
         """Particles of one row `[D]`: latents `[K, 1, units]` and log-weights `[K]`."""
-        with allow_value_shapes():
+        with allow_value_shapes():  # Each row has a turn of `map_fn`, which runs without XLA.
             particles = self._machine().particles(row[None], noise)
         return particles.latents, particles.log_weights[:, 0]
 

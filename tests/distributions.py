@@ -21,7 +21,7 @@ class Kind(NamedTuple):
     """A distribution of ours, the same one built of TFP's, and its parameters.
 
     `first` names the parameter that shifts the units, of shape `... D`; `shapes` are those of the
-    others: `...` is the batch, D the number of units, H of hidden ones.
+    others: `...` is the batch, D the number of units, H of hidden ones, a number itself.
     """
 
     ours: Callable
@@ -36,7 +36,8 @@ class Kind(NamedTuple):
         sizes = {"...": batch, "D": (units,), "H": (3,)}
         drawn = {}
         for name, shape in {self.first: "... D", **self.shapes}.items():
-            shape = sum((sizes[axis] for axis in shape.split()), ())
+            axes = (sizes[axis] if axis in sizes else (int(axis),) for axis in shape.split())
+            shape = sum(axes, ())
             drawn[name] = random.normal(size=shape).astype(np.float32)
         if "scale" in drawn:
             drawn["scale"] = np.exp(drawn["scale"])
@@ -97,6 +98,35 @@ def masked(shift, hidden_shift, encoder, decoder, direct):
     return autoregressive(logits, shift)
 
 
+def convolutional(shift, image_kernel, image_bias, kernels, biases, readout):
+    """On an image of one row: a pixel sees the last row of the filters, up to its middle."""
+    image_kernel, image_bias, kernels, biases, readout = map(
+        tf.convert_to_tensor, (image_kernel, image_bias, kernels, biases, readout)
+    )
+
+    def left(features, kernel, itself):
+        side = kernel.shape[1] // 2
+        return tf.stack(
+            [
+                sum(
+                    tf.tensordot(features[..., j, :], kernel[-1, j - i + side], 1)
+                    for j in range(max(0, i - side), i + itself)
+                )
+                + tf.zeros_like(features[..., :1, 0]) * tf.zeros_like(kernel[-1, 0, 0])
+                for i in range(UNITS)
+            ],
+            axis=-2,
+        )
+
+    def logits(x):
+        features = left(x[..., None], image_kernel, itself=False) + image_bias[0]
+        for b in range(kernels.shape[0]):
+            features += left(tf.nn.relu(features), kernels[b], itself=True) + biases[b]
+        return tf.tensordot(tf.nn.relu(features), readout, 1)
+
+    return autoregressive(logits, shift)
+
+
 KINDS = {
     "factorized": Kind(
         layers.FactorizedBernoulli,
@@ -117,6 +147,18 @@ KINDS = {
         "shift",
         {"hidden_shift": "... H", "encoder": "D H", "decoder": "D H", "direct": "D D"},
     ),
+    "pixelcnn": Kind(
+        layers.ConvolutionalAutoregressiveBernoulli,
+        convolutional,
+        "shift",
+        {
+            "image_kernel": "2 3 1 H",
+            "image_bias": "1 D H",
+            "kernels": "2 2 3 H H",
+            "biases": "2 H",
+            "readout": "H",
+        },
+    ),
     "gaussian": Kind(
         layers.DiagonalGaussian,
         lambda loc, scale: tfd.MultivariateNormalDiag(loc, scale),
@@ -133,7 +175,7 @@ def of(*names):
 
 
 of_all = of(*KINDS)
-of_binary = of("factorized", "autoregressive", "nade", "made")
+of_binary = of("factorized", "autoregressive", "nade", "made", "pixelcnn")
 of_closed = of("factorized", "gaussian")  # those whose statistics have closed forms
 
 

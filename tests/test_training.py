@@ -391,7 +391,8 @@ def test_all_recipes_load_and_make_machines():
     assert {"digits", "mnist-sbn-200-200-200"} <= set(recipe.names())
     for name in recipe.names():
         _, loaded = recipe.load(name)
-        rows = np.zeros([1000, 20], np.uint8)
+        # With the weights of a preset it must have the preset's sizes.
+        rows = np.zeros([1000, 784 if loaded.initial_weights else 20], np.uint8)
         machine = loaded.make_machine(BinaryData("zeros", rows, rows, rows))
         assert machine.latent_units == loaded.model.latents
 

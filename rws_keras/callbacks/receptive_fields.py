@@ -10,11 +10,11 @@ import numpy as np
 
 from rws_keras.checks import check_integer
 from rws_keras.errors import UserError
-from rws_keras.layers import ARSBN, MADE, NADE, SBN, Gaussian
+from rws_keras.layers import ARSBN, MADE, NADE, SBN, Gaussian, PixelCNN
 
 # Layers whose kernel leads from the units above to their own; a `Gaussian` only without
 # `hidden_units`. That of other layers, `DSBN` among them, may begin at a hidden layer.
-_TAKE_PARENTS = (SBN, ARSBN, NADE, MADE, Gaussian)
+_TAKE_PARENTS = (SBN, ARSBN, NADE, MADE, PixelCNN, Gaussian)
 
 
 def receptive_fields(machine: Any, count: int, level: int = 1) -> np.ndarray | None:
@@ -35,7 +35,7 @@ def receptive_fields(machine: Any, count: int, level: int = 1) -> np.ndarray | N
         Array `[count, visible]` in [0, 1]: 0.5 stands for a weight of zero, and each row's
         largest weight is 0 or 1. `None` where one of the layers on the way down has no kernel
         that leads from the units above to its own: `DSBN`, `Gaussian` with `hidden_units`, and
-        custom layers that are not derived from `SBN`, `ARSBN`, `NADE`, `MADE` or
+        custom layers that are not derived from `SBN`, `ARSBN`, `NADE`, `MADE`, `PixelCNN` or
         `Gaussian`.
 
     Raises:

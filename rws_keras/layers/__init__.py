@@ -10,6 +10,7 @@ from rws_keras.layers.gaussian import DiagonalGaussian, Gaussian
 from rws_keras.layers.made import MADE, MaskedAutoregressiveBernoulli
 from rws_keras.layers.nade import NADE, NeuralAutoregressiveBernoulli
 from rws_keras.layers.noise import uniform_noise
+from rws_keras.layers.pixelcnn import ConvolutionalAutoregressiveBernoulli, PixelCNN
 from rws_keras.layers.registry import FAMILIES, get, label, label_of, register_family
 from rws_keras.layers.sbn import SBN, FactorizedBernoulli
 from rws_keras.layers.stack import Stack
@@ -27,12 +28,14 @@ __all__ = [
     "AutoregressiveBernoulli",
     "BinaryDistribution",
     "Choices",
+    "ConvolutionalAutoregressiveBernoulli",
     "DiagonalGaussian",
     "FactorizedBernoulli",
     "Gaussian",
     "MaskedAutoregressiveBernoulli",
     "NeuralAutoregressiveBernoulli",
     "NoiseDrivenDistribution",
+    "PixelCNN",
     "Stack",
     "StochasticLayer",
     "Support",

@@ -50,10 +50,9 @@ def get(family: Family, units: int, name: str | None = None) -> StochasticLayer:
 
     Args:
         family: A registered name (`"sbn"`, `"dsbn"`, `"arsbn"`, `"nade"`, `"made"`,
-            `"gaussian"`, …); a
-            dict with the name under `"family"` and further arguments of the layer, for
-            instance `{"family": "nade", "hidden_units": 100}`; a subclass of
-            `StochasticLayer`; or a layer, which is used as it is.
+            `"pixelcnn"`, `"gaussian"`, …); a dict with the name under `"family"` and further
+            arguments of the layer, for instance `{"family": "nade", "hidden_units": 100}`; a
+            subclass of `StochasticLayer`; or a layer, which is used as it is.
         units: The number of units.
         name: The layer's name.
 

@@ -104,8 +104,8 @@ class HelmholtzMachine(Saving, Conditioning, Trainer):
             visible: The number of visible units.
             latents: The sizes of the latent layers, bottom first, or that of the only one.
             p: Family of the conditional P layers: `"sbn"`, `"dsbn"`, `"arsbn"`, `"nade"`,
-                `"made"`, `"gaussian"`, a dict with further arguments, a class or a layer (see
-                `layers.get`), or a list with one of these for each layer, bottom first.
+                `"made"`, `"pixelcnn"`, `"gaussian"`, a dict with further arguments, a class or a
+                layer (see `layers.get`), or a list with one of these for each layer, bottom first.
             q: Family of the Q layers, likewise.
             prior: Family of the prior; P's (of its top layer) by default.
             seed: Seeds the sampling in `fit`.

@@ -80,7 +80,7 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         num_particles: int = 100,
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
-        jit_compile: bool | str = True,
+        jit_compile: bool | str = "auto",
         **kwargs,
     ) -> None:
         """Configures the machine for training and evaluation.
@@ -95,8 +95,8 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
             steps_per_execution: As in Keras.
             jit_compile: Whether XLA compiles the training step, which takes some seconds for each
                 batch size and each K. The noise of a step is always drawn outside of it: on many
-                CPUs XLA's random generator is far slower than TensorFlow's. Keras's `"auto"` means
-                yes.
+                CPUs XLA's random generator is far slower than TensorFlow's. `"auto"` means yes
+                unless a layer's `supports_jit` is false, as that of `PixelCNN`.
             **kwargs: None: the objective replaces Keras's `loss` and `metrics`.
 
         Raises:
@@ -146,6 +146,8 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
         if self._steps is None:
             arguments = self._compile_arguments
             by_xla = bool(arguments.jit_compile) and not arguments.run_eagerly
+            if arguments.jit_compile == "auto":
+                by_xla &= all(layer.supports_jit for layer in self._flatten_layers())
             if by_xla and _checks_numerics():
                 by_xla = False
                 warnings.warn(

@@ -33,6 +33,7 @@ from rws_keras.models.joint_model import MARGINALIZE
 from rws_keras.objectives import OBJECTIVES, Objective
 from rws_keras.signatures import check_arguments
 from rws_keras.suggestions import unknown
+from rws_keras.training.initial_weights import copy_weights
 from rws_keras.training.settings import Sections, problems, read_file
 
 RECIPES = resources.folder("recipes")
@@ -182,6 +183,9 @@ class Recipe(_Section):
     dataset: str = Field(description="A data set's name, or the path of your own data.")
     data: DataRecipe | None = None
     model: ModelRecipe
+    initial_weights: str | None = Field(
+        None, description="A preset of a machine of the same sizes to begin with."
+    )
     objective: dict[str, Any] = {"name": "reweighted_wake_sleep"}
     particle_schedule: dict[int, PositiveInteger] | None = Field(
         None, description="Epochs, counted from 0, with the K that is used from then on."
@@ -243,6 +247,8 @@ class Recipe(_Section):
         """The content for others, without the location of the user's own data."""
         content = self.model_dump()
         content["dataset"] = Path(self.dataset).name
+        if self.initial_weights is not None and expanded(self.initial_weights).exists():
+            content["initial_weights"] = Path(self.initial_weights).name
         if self.data is not None:
             files = {key: getattr(self.data, key) for key in _FILES}
             content["data"] |= {key: path and Path(path).name for key, path in files.items()}
@@ -298,6 +304,7 @@ class Recipe(_Section):
     def make_machine(self, data: BinaryData) -> HelmholtzMachine:
         """A fresh machine for these data, compiled; its weights are drawn from the recipe's seed.
 
+        With `initial_weights` those that the preset has too are the preset's.
         The columns of a table that are choices of several values are choices of the machine, which
         keeps the schema. Where values are missing it marginalizes over them.
         """
@@ -310,6 +317,8 @@ class Recipe(_Section):
             choices=groups if max(groups, default=1) > 1 else None,
             schema=data.schema.get_config() if data.schema else None,
         )
+        if self.initial_weights is not None:
+            copy_weights(HelmholtzMachine.from_preset(self.initial_weights), machine)
         steps = self.epochs * self.steps_per_epoch(len(data.train))
         machine.compile(
             self.optimizer.make(steps),

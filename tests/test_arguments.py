@@ -85,7 +85,7 @@ def test_compile(case):
     machine = HelmholtzMachine.from_sizes(16, [4])
     with pytest.raises(UserError, match="`optimizer` must be"):
         machine.compile(None, ReweightedWakeSleep(2))
-    with pytest.raises(UserError, match="`jit_compile` must be True or False"):
+    with pytest.raises(UserError, match="`jit_compile` must be True, False or 'auto'"):
         machine.compile("sgd", ReweightedWakeSleep(2), jit_compile="no")
     machine.compile("sgd", ReweightedWakeSleep(2), jit_compile="auto")
 

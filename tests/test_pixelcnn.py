@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from exact import all_vectors, exact_log_likelihood, randomize
+from graphs import optimized_graphs
 from scipy import stats
+from test_last_bit import sums_in_no_fixed_order
 
 from rws_keras import HelmholtzMachine, layers, objectives
 from rws_keras.errors import UserError
@@ -199,7 +201,7 @@ def test_training_raises_the_exact_likelihood(jit_compile):
     assert -1.45 < after <= -np.log(4) + 1e-4
 
 
-def test_xla_is_used_for_it_only_on_demand(machine):
+def test_xla_is_used_for_it_only_on_demand():
     def uses_xla(layer, **arguments):
         machine = HelmholtzMachine([layer, layers.SBN(2)], [layers.SBN(2)])
         machine.compile("adam", objectives.ReweightedWakeSleep(2), **arguments)
@@ -262,17 +264,93 @@ def test_bad_arguments(arguments, message):
         layers.PixelCNN(**arguments)
 
 
-def test_parameters_that_do_not_fit():
-    whole = dict(make().distribution().parameters)
-    with pytest.raises(UserError, match="one unit for each of the 6 pixels of `image_bias`, got 5"):
-        layers.ConvolutionalAutoregressiveBernoulli(**{**whole, "shift": np.zeros(5)})
-    with pytest.raises(UserError, match="`kernels` must have shape"):
-        layers.ConvolutionalAutoregressiveBernoulli(
-            **{**whole, "kernels": whole["kernels"][..., :2]}
-        )
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        ("shift", lambda x: x[:5], "one unit for each of the 6 pixels of `image_bias`, got 5"),
+        ("kernels", lambda x: x[..., :2], "`kernels` must have shape"),
+        ("kernels", lambda x: x[:1], "`biases` must have shape"),
+        ("kernels", lambda x: x[:, :, :2], "a middle column; got 2 rows and 2 columns"),
+        ("image_kernel", lambda x: x[:1], "at least two rows, .* got 1 rows and 7 columns"),
+    ],
+)
+def test_parameters_that_do_not_fit(name, changed, message):
+    parameters = dict(make().distribution().parameters)
+    parameters[name] = changed(parameters[name])
+    with pytest.raises(UserError, match=message):
+        layers.ConvolutionalAutoregressiveBernoulli(**parameters)
+
+
+def test_the_shapes_of_the_network_must_be_known():
+    parameters = dict(make().distribution().parameters)
+
+    def log_prob(shift, kernel, value):
+        changed = {**parameters, "shift": shift, "image_kernel": kernel}
+        return layers.ConvolutionalAutoregressiveBernoulli(**changed).log_prob(value)
+
+    arguments = parameters["shift"], parameters["image_kernel"], VALUES
+    of_anything = tf.TensorSpec(None)
+    known = tf.TensorSpec(arguments[1].shape)
+    graph = tf.function(
+        log_prob, autograph=False, input_signature=[of_anything, known, of_anything]
+    )
+    np.testing.assert_allclose(graph(*arguments), log_prob(*arguments), atol=1e-5)
+    # Rows of another length are no images.
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        graph(*arguments[:2], VALUES[:, :3])
+    graph = tf.function(log_prob, autograph=False, input_signature=[unknown] * 3)
+    with pytest.raises(UserError, match="shape of `image_kernel` must be known statically"):
+        graph(*arguments)
+
+
+def test_forbidden_entries_are_not_used():
+    parameters = dict(make().distribution().parameters)
+    changed = {name: np.array(parameters[name]) for name in ("image_kernel", "kernels")}
+    changed["image_kernel"][-1, 3:] = np.nan
+    changed["kernels"][:, -1, 2:] = np.inf
+    ours, theirs = (
+        layers.ConvolutionalAutoregressiveBernoulli(**each)
+        for each in ({**parameters, **changed}, parameters)
+    )
+    np.testing.assert_array_equal(ours.log_prob(VALUES), theirs.log_prob(VALUES))
+    np.testing.assert_array_equal(ours.sample(20, seed=0), theirs.sample(20, seed=0))
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_no_rows(graph):
+    layer = make(3)
+    kernel = layer.image_kernel.value
+
+    def of(rows):
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            distribution = layer.distribution(tf.zeros([tf.shape(rows)[0], 3]))
+            log_prob = distribution.log_prob(rows)
+            total = tf.reduce_sum(log_prob)
+        return log_prob, tape.gradient(total, kernel), distribution.sample(seed=0)
+
+    if graph:
+        of = tf.function(of, input_signature=[tf.TensorSpec([None, 6])])
+    log_prob, gradient, sample = of(tf.zeros([0, 6]))
+    assert (log_prob.shape, sample.shape) == ([0], [0, 6])
+    np.testing.assert_array_equal(gradient, tf.zeros_like(gradient))
+
+
+def test_all_sums_have_a_fixed_order(machine):
+    machine = keras.models.clone_model(machine)
+    machine.compile("adam", objectives.ReweightedWakeSleep(4))
+    graphs = optimized_graphs(lambda: machine.fit(VALUES, batch_size=32, verbose=0))
+    assert any(node.op == "Conv2D" for graph in graphs for node in graph.node)
+    assert [name for graph in graphs for name in sums_in_no_fixed_order(graph)] == []
+
+
+def test_pixels_are_no_choices():
+    with pytest.raises(UserError, match="ConvolutionalAutoregressiveBernoulli cannot be choices"):
+        layers.Choices(make().distribution(), [2, 4])
 
 
 def test_default_image_shape_and_config():
     assert layers.PixelCNN(784).get_config()["image_shape"] == [28, 28]
-    layer = layers.PixelCNN.from_config(make().get_config())
+    layer = layers.PixelCNN(6, image_shape=np.array([2, 3]), filters=3, blocks=2)
+    layer = layers.PixelCNN.from_config(layer.get_config())
     assert (layer.image_shape, layer.filters, layer.blocks) == ((2, 3), 3, 2)

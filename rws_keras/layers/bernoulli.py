@@ -86,6 +86,9 @@ class BinaryDistribution(NoiseDrivenDistribution):
     only; without it their log-probability is that of TFP's `Bernoulli`.
     """
 
+    # Whether its units can be the values of `Choices`: `_ancestral_sample` takes `groups`.
+    takes_choices = True
+
     def __init__(
         self, parameters: dict, validate_args: bool, name: str, dtype: tf.DType = tf.float32
     ):

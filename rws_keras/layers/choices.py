@@ -112,6 +112,8 @@ class Choices(BinaryDistribution):
         parameters = dict(locals())
         if not isinstance(base, BinaryDistribution) or isinstance(base, Choices):
             raise UserError(f"Choices need binary units; got a {type(base).__name__}.")
+        if not base.takes_choices:
+            raise UserError(f"The units of a {type(base).__name__} cannot be choices.")
         units = base.event_shape[0]
         if any(size < 1 for size in sizes) or (units is not None and sum(sizes) != units):
             raise UserError(

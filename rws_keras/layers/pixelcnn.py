@@ -45,7 +45,12 @@ class ConvolutionalAutoregressiveBernoulli(BinaryDistribution):
         readout: Tensor, array or variable `[F]`: `v`.
         validate_args: Whether to check that values are binary.
         name: Name of the distribution.
+
+    Raises:
+        UserError: If the shapes do not fit, or those of the network are not known statically.
     """
+
+    takes_choices = False
 
     def __init__(
         self,
@@ -71,9 +76,13 @@ class ConvolutionalAutoregressiveBernoulli(BinaryDistribution):
             self.kernels = as_matrix(
                 kernels, dtype, "kernels", [None, None, None, filters, filters]
             )
-            blocks = self.kernels.shape[0]
-            self.biases = as_matrix(biases, dtype, "biases", [blocks, filters])
+            _check_filters(self.image_kernel, "image_kernel")
+            _check_filters(self.kernels, "kernels")
+            self.biases = as_matrix(biases, dtype, "biases", [self.kernels.shape[0], filters])
             units = self.image_bias.shape[:2].num_elements()
+            if units is None:
+                raise UserError("The shape of `image_bias` must be known statically.")
+            self._units = units
             if not last_axis(self.shift).is_compatible_with([units]):
                 raise UserError(
                     f"`shift` must have one unit for each of the {units} pixels of `image_bias`, "
@@ -91,32 +100,31 @@ class ConvolutionalAutoregressiveBernoulli(BinaryDistribution):
         }
 
     def _event_shape(self):
-        return last_axis(self.shift)
+        return tf.TensorShape([self._units])
 
     def _event_shape_tensor(self):
-        return tf.shape(self.shift)[-1:]
+        return tf.constant([self._units])
 
     def conditional_logits(self, value: tf.Tensor) -> tf.Tensor:
         value = self._vector(value)
         image_kernel, image_bias, kernels, biases, readout = self._network()
-        size = tf.shape(image_bias)[:2]
-        image = tf.reshape(value, tf.concat([[-1], size, [1]], axis=0))
-        features = _causal(image, image_kernel) + image_bias
+        images = tf.reshape(value, [-1, *image_bias.shape[:2], 1])
+        features = _causal(_not_empty(images), image_kernel) + image_bias
         for kernel, bias in zip(tf.unstack(kernels), tf.unstack(biases), strict=True):
             features += _causal(tf.nn.relu(features), kernel) + bias
-        logits = tf.tensordot(tf.nn.relu(features), readout, 1)
+        logits = tf.tensordot(tf.nn.relu(features), readout, 1)[: tf.shape(images)[0]]
         return tf.cast(self.shift, self.dtype) + tf.reshape(logits, tf.shape(value))
 
     def _ancestral_sample(self, noise, groups=None):
-        if groups is not None:
-            raise UserError("A PixelCNN has binary pixels: it takes no `choices`.")
+        del groups  # it cannot be the base of choices
         shift = tf.cast(self.shift, self.dtype)
         batch = tf.broadcast_dynamic_shape(tf.shape(noise)[:-1], self.batch_shape_tensor())
-        noise, shift = flatten_rows(batch, noise, shift)
+        rows, shift = flatten_rows(batch, noise, shift)
         network = self._network()
         shapes = tuple(tuple(parameter.shape) for parameter in network)
-        logits = _logits_in_order(noise, shift, *network, shapes)
-        value = tf.cast(noise < tf.sigmoid(logits), self.dtype)
+        logits = _logits_in_order(_not_empty(rows), _not_empty(shift), *network, shapes)
+        logits = logits[: tf.shape(rows)[0]]
+        value = tf.cast(rows < tf.sigmoid(logits), self.dtype)
         return unflatten_rows(batch, value), unflatten_rows(batch, logits)
 
     def _network(self):
@@ -125,17 +133,34 @@ class ConvolutionalAutoregressiveBernoulli(BinaryDistribution):
         image_kernel, image_bias, kernels, biases, readout = (
             tf.cast(parameter, self.dtype) for parameter in kept
         )
-        image_kernel *= _before(image_kernel, with_itself=False)
-        kernels *= _before(kernels, with_itself=True)
+        image_kernel = tf.where(_before(image_kernel, with_itself=False), image_kernel, 0.0)
+        kernels = tf.where(_before(kernels, with_itself=True), kernels, 0.0)
         return image_kernel, image_bias, kernels, biases, readout
 
 
+def _check_filters(kernel, name):
+    shape = kernel.shape
+    if not shape.is_fully_defined():
+        raise UserError(f"The shape of `{name}` must be known statically, got {shape}.")
+    if shape[-4] < 2 or shape[-3] % 2 == 0:
+        raise UserError(
+            f"The filters of `{name}` must have at least two rows, and a middle column; got "
+            f"{shape[-4]} rows and {shape[-3]} columns."
+        )
+
+
 def _before(kernel, with_itself):
-    """1 for the entries of filters `[..., k + 1, 2 k + 1, in, out]` that lie before the pixel."""
+    """Which entries of filters `[..., k + 1, 2 k + 1, in, out]` lie before the pixel."""
     rows, columns = kernel.shape[-4:-2]
-    mask = np.ones([rows, columns, 1, 1])
-    mask[-1, columns // 2 + with_itself :] = 0.0
-    return tf.constant(mask, kernel.dtype)
+    mask = np.ones([rows, columns, 1, 1], bool)
+    mask[-1, columns // 2 + with_itself :] = False
+    return tf.constant(mask)
+
+
+def _not_empty(tensor):
+    """The tensor, with one more row if it has none: TensorFlow's convolutions need one."""
+    missing = tf.cast(tf.equal(tf.shape(tensor)[0], 0), tf.int32)
+    return tf.pad(tensor, [[0, missing], *[[0, 0]] * (tensor.shape.rank - 1)])
 
 
 def _causal(image, kernel):
@@ -189,7 +214,9 @@ def _logits_in_order(noise, shift, image_kernel, image_bias, kernels, biases, re
                 activation = tf.nn.relu(features)
                 activations[b - 1] = activations[b - 1].write(i, activation)
                 seen = tf.concat([windows[b], activation], axis=1)
-                features += bases[b][i] + tf.matmul(seen, from_left[b])
+                # Not a sum of three, whose order TensorFlow would choose.
+                terms = [features, bases[b][i], tf.matmul(seen, from_left[b])]
+                features = tf.reduce_sum(tf.stack(terms), axis=0)
                 windows[b] = seen[:, filters:]
             logit = row_shift[i] + tf.linalg.matvec(tf.nn.relu(features), readout)
             value = tf.cast(row_noise[i] < tf.sigmoid(logit), dtype)
@@ -243,7 +270,8 @@ class PixelCNN(StochasticLayer):
     of residual blocks that sees only the pixels before `i`, row by row. What is known of
     neighbouring pixels then need not be in the latents, and the network has few weights: it is the
     family for the visible layer of image machines. `f` is computed once for all particles of a
-    datum. Samples are drawn pixel by pixel.
+    datum. Samples are drawn pixel by pixel. On a CPU the convolutions are faster without XLA, so
+    that `compile` uses it for such a machine only with `jit_compile=True`; on a GPU, try that.
 
     Args:
         units: Positive integer, the number of pixels `D`.
@@ -252,7 +280,7 @@ class PixelCNN(StochasticLayer):
         blocks: Positive integer, the number of residual blocks.
         image_kernel_size: Odd integer of at least 3, how wide the first convolution is; it looks
             as far up as to either side.
-        kernel_size: The same of the convolutions in the blocks.
+        kernel_size: Likewise for the convolutions in the blocks.
         kernel_initializer: Initializer of `U` and of the network's weights, but for the last ones:
             they are zero, so that a new layer is an `SBN`.
         bias_initializer: Initializer of `b` and of the network's biases.
@@ -360,8 +388,8 @@ def _image_shape(shape, units):
                 "`image_shape`: [height, width]."
             )
         return side, side
-    is_pair = isinstance(shape, Sequence) and not isinstance(shape, str) and len(shape) == 2
-    if not is_pair:
+    is_list = isinstance(shape, Sequence | np.ndarray) and not isinstance(shape, str)
+    if not is_list or len(shape) != 2:
         raise UserError(f"`image_shape` must be [height, width], got {shape!r}.")
     height, width = (check_positive_integer(size, "image_shape") for size in shape)
     if height * width != units:

@@ -110,7 +110,8 @@ class Trainer(RefusesActivityRegularizer, Evaluator):
             )
         for name, value in (("run_eagerly", run_eagerly), ("jit_compile", jit_compile)):
             if not isinstance(value, bool) and (name, value) != ("jit_compile", "auto"):
-                raise UserError(f"`{name}` must be True or False, got {value!r}.")
+                allowed = "True, False or 'auto'" if name == "jit_compile" else "True or False"
+                raise UserError(f"`{name}` must be {allowed}, got {value!r}.")
         check_positive_integer(steps_per_execution, "steps_per_execution")
         if optimizer is None:
             raise UserError("`optimizer` must be a Keras optimizer or its name, got None.")

@@ -2,59 +2,77 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from rws_keras import HelmholtzMachine
 from rws_keras.errors import UserError
+from rws_keras.layers import ARSBN, MADE, NADE, SBN, PixelCNN, StochasticLayer
+from rws_keras.signatures import constructor_arguments
+
+# Families whose `kernel` leads from the parents straight to the logits, and whose `bias` is added
+# there: these weights mean the same in all of them.
+_FROM_PARENTS = (SBN, ARSBN, NADE, MADE, PixelCNN)
+_IN_COMMON = ("kernel", "bias")
 
 
 def copy_weights(source: HelmholtzMachine, target: HelmholtzMachine) -> None:
-    """Copies weights between machines that may differ in the families of their layers.
+    """Copies the weights of a machine to one of the same sizes.
 
-    A layer's weight gets the value of the one with its name in the same place of the same stack,
-    `"kernel"` and `"bias"` for instance. Those without such a one keep their values.
+    Two layers in the same place of the same stack share all their weights if they are of the same
+    family with the same arguments. SBN, AR-SBN, NADE, MADE and PixelCNN share the weights from
+    their parents and the biases; their others keep their values.
 
     Args:
         source: The machine to copy from.
         target: The machine to copy to.
 
     Raises:
-        UserError: If the machines have other sizes, a weight of the same name has another shape, or
-            two layers have no weights in common.
+        UserError: If the machines have other sizes or treat missing values otherwise, or two layers
+            have no weights in common.
     """
-    sizes = [[machine.visible_units, *machine.latent_units] for machine in (source, target)]
-    if sizes[0] != sizes[1]:
-        raise UserError(
-            f"The initial weights are those of a machine with layers of {sizes[0]} units, bottom "
-            f"first; this one has {sizes[1]}. Both must be of the same sizes."
-        )
+    for what, theirs, ours in [
+        ("Sizes of its layers, bottom first", _units(source), _units(target)),
+        ("`missing`", source.missing, target.missing),
+    ]:
+        if theirs != ours:
+            raise UserError(
+                f"The machine of the initial weights has another architecture. {what}: {theirs}, "
+                f"but {ours} in this one. Both must be the same."
+            )
     pairs = zip(
         [*source.p_layers, *source.q_layers], [*target.p_layers, *target.q_layers], strict=True
     )
     copies: list[tuple[keras.Variable, keras.Variable]] = []
     for old, new in pairs:
-        theirs, ours = _by_name(old), _by_name(new)
-        common = [name for name in ours if name in theirs]
-        if ours and not common:
+        if _is_like(old, new):
+            copies += zip(new.weights, old.weights, strict=True)
+        elif isinstance(old, _FROM_PARENTS) and isinstance(new, _FROM_PARENTS):
+            shared = _in_common(old)
+            copies += [(weight, shared[name]) for name, weight in _in_common(new).items()]
+        else:
             raise UserError(
-                f"Layer '{new.name}' ({type(new).__name__}) has no weights in common with the "
-                f"{type(old).__name__} whose weights it should begin with."
+                f"Layer '{new.name}' ({type(new).__name__}) cannot begin with the weights of a "
+                f"layer that is a {type(old).__name__} or has other arguments: no weights of the "
+                "two mean the same."
             )
-        for name in common:
-            if ours[name].shape != theirs[name].shape:
-                raise UserError(
-                    f"The initial weights do not fit: '{ours[name].path}' has shape "
-                    f"{ours[name].shape}, theirs {theirs[name].shape}."
-                )
-            copies.append((ours[name], theirs[name]))
     for weight, value in copies:
         weight.assign(value)
 
 
-def _by_name(layer: keras.layers.Layer) -> dict[tuple[str, int], keras.Variable]:
-    """A layer's weights by name, and by number where several have the same."""
-    found: dict[tuple[str, int], keras.Variable] = {}
-    for weight in layer.weights:
-        same = sum(name == weight.name for name, _ in found)
-        found[weight.name, same] = weight
-    return found
+def _units(machine: Any) -> list[int]:
+    return [machine.visible_units, *machine.latent_units]
+
+
+def _is_like(old: StochasticLayer, new: StochasticLayer) -> bool:
+    """Whether two layers are of the same family, with the same arguments that are its own."""
+    if type(old) is not type(new):
+        return False
+    own = set(constructor_arguments(type(new))) - set(constructor_arguments(StochasticLayer))
+    theirs, ours = old.get_config(), new.get_config()
+    return all(theirs.get(name) == ours.get(name) for name in own)
+
+
+def _in_common(layer: StochasticLayer) -> dict[str, keras.Variable]:
+    return {weight.name: weight for weight in layer.weights if weight.name in _IN_COMMON}

@@ -30,6 +30,7 @@ from rws_keras.datasets import BinaryData
 from rws_keras.errors import UserError
 from rws_keras.files import expanded
 from rws_keras.models.joint_model import MARGINALIZE
+from rws_keras.models.preset_files import is_plain_name
 from rws_keras.objectives import OBJECTIVES, Objective
 from rws_keras.signatures import check_arguments
 from rws_keras.suggestions import unknown
@@ -60,6 +61,14 @@ def _absolute(path: str) -> str:
 
 
 OwnPath = Annotated[str, AfterValidator(_absolute)]
+
+
+def _is_path(preset: str) -> bool:
+    """Whether a preset is given by its folder, not by its name or address."""
+    return not is_plain_name(preset) and "://" not in preset
+
+
+Preset = Annotated[str, AfterValidator(lambda text: _absolute(text) if _is_path(text) else text)]
 
 # What Keras and TensorFlow raise for arguments that they do not take.
 _WRONG_ARGUMENTS = (
@@ -183,7 +192,7 @@ class Recipe(_Section):
     dataset: str = Field(description="A data set's name, or the path of your own data.")
     data: DataRecipe | None = None
     model: ModelRecipe
-    initial_weights: str | None = Field(
+    initial_weights: Preset | None = Field(
         None, description="A preset of a machine of the same sizes to begin with."
     )
     objective: dict[str, Any] = {"name": "reweighted_wake_sleep"}
@@ -247,7 +256,7 @@ class Recipe(_Section):
         """The content for others, without the location of the user's own data."""
         content = self.model_dump()
         content["dataset"] = Path(self.dataset).name
-        if self.initial_weights is not None and expanded(self.initial_weights).exists():
+        if self.initial_weights is not None and _is_path(self.initial_weights):
             content["initial_weights"] = Path(self.initial_weights).name
         if self.data is not None:
             files = {key: getattr(self.data, key) for key in _FILES}
@@ -304,7 +313,7 @@ class Recipe(_Section):
     def make_machine(self, data: BinaryData) -> HelmholtzMachine:
         """A fresh machine for these data, compiled; its weights are drawn from the recipe's seed.
 
-        With `initial_weights` those that the preset has too are the preset's.
+        With `initial_weights`, those that the preset also has are copied from it.
         The columns of a table that are choices of several values are choices of the machine, which
         keeps the schema. Where values are missing it marginalizes over them.
         """

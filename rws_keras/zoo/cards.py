@@ -163,12 +163,15 @@ def _training(training: dict, recipe: dict) -> str:
     objective = dict(recipe["objective"])
     algorithm = objective.pop("name").replace("_", " ")
     arguments = ", ".join(f"{key} = {value}" for key, value in objective.items())
+    initial = recipe.get("initial_weights")
+    begins = f", beginning with the weights of `{initial}`" if initial else ""
     optimizer = recipe["optimizer"]
     versions = ", ".join(f"{key} {value}" for key, value in training["versions"].items())
     return (
         f"With `{training['command']}` on {training['date']}: "
-        f"{algorithm}{f' ({arguments})' if arguments else ''}, optimizer {optimizer['name']} at "
-        f"{optimizer['learning_rate']:g} ({optimizer['schedule']}), batch {recipe['batch_size']}, "
+        f"{algorithm}{f' ({arguments})' if arguments else ''}{begins}, "
+        f"optimizer {optimizer['name']} at {optimizer['learning_rate']:g} "
+        f"({optimizer['schedule']}), batch {recipe['batch_size']}, "
         f"{training['updates']:,} updates in {training['epochs']} epochs, seed {training['seed']}. "
         f"It took {duration(training['seconds'])} of wall-clock time on a machine with "
         f"{training['machine']['cores']} cores. The epoch with the best validation likelihood "

@@ -289,11 +289,8 @@ def test_the_shapes_of_the_network_must_be_known():
         return layers.ConvolutionalAutoregressiveBernoulli(**changed).log_prob(value)
 
     arguments = parameters["shift"], parameters["image_kernel"], VALUES
-    of_anything = tf.TensorSpec(None)
-    known = tf.TensorSpec(arguments[1].shape)
-    graph = tf.function(
-        log_prob, autograph=False, input_signature=[of_anything, known, of_anything]
-    )
+    unknown, known = tf.TensorSpec(None), tf.TensorSpec(arguments[1].shape)
+    graph = tf.function(log_prob, autograph=False, input_signature=[unknown, known, unknown])
     np.testing.assert_allclose(graph(*arguments), log_prob(*arguments), atol=1e-5)
     # Rows of another length are no images.
     with pytest.raises(tf.errors.InvalidArgumentError):
